@@ -1,0 +1,2 @@
+//! vtarget
+fn main() {}

@@ -1,1 +1,25 @@
-//! `bdev`
+//! What a disk is.
+//!
+//! ```text
+//!  control thread:  Arc<dyn Bdev> ── info, size, resize ──┐
+//!                                                         │ open(cx), once per user and reactor
+//!  reactor:         Box<dyn Channel> ◄────────────────────┘
+//!                     submit(cx, tag, Io) ─► Done(status)          RAM and null: right here
+//!                                        ├─► Queued ─ ring ─► Event::Complete{tag, op, result} ─► finish ─► Done(status)
+//!                                        └─► Full(io)              no room in the ring: the caller keeps the request
+//! ```
+//! The caller owns the tag and gets its completion from the ring as [`reactor::Event::Complete`]; it passes the event's
+//! parts to [`Channel::finish`] of the channel it submitted to. So a request needs no boxed future, no callback and no
+//! second table.
+//!
+//! What it does not do: no partitions, volumes or caches; no policy about who may open what beyond the write claim of
+//! [`Bdev`]; no knowledge of any device that stands above.
+#![forbid(unsafe_code)]
+
+mod io;
+mod traits;
+
+pub use io::{Io, IoKind, IoStatus};
+pub use traits::{
+    Bdev, BdevError, BdevInfo, Channel, DriverValue, Features, Finished, SharedBdev, Submitted,
+};

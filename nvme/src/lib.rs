@@ -1,1 +1,27 @@
-//! `nvme`
+//! An NVMe controller as a PCI function (NVM Express Base 2.0, NVM Command Set 1.0, PCIe transport 1.0).
+//!
+//! ```text
+//!  home reactor                                         any reactor
+//!  Controller: pci::Function                            Shard: reactor::Poller (one per controller and reactor)
+//!    registers ─► state machine (CC/CSTS)                 mailbox ◄── ToShard ── Controller
+//!    admin SQ/CQ ─► admin commands                        │        ── FromShard ►
+//!    namespaces, features, logs, AERs                     ├─ MapView (its own)         doorbell page (shared memory)
+//!    decides on which reactor a CQ lives                  ├─ Channel per namespace              │
+//!                                                         └─ QueueGroup: one CQ + its SQs ◄─────┘
+//!                                                              tail ► SQE by value ► validate ► PRP/SGL ► Segments
+//!                                                              ► Channel::submit ► … ► CQE in one store ► Vector::signal
+//! ```
+//! A [`QueueGroup`](shard) is the unit of ownership: it stays on its reactor for life, so the hot path has no lock, no
+//! allocation, no thread hop. The controller never touches an I/O queue; it sends messages.
+//!
+//! What it does not do: fabrics, SR-IOV, a controller memory buffer, persistent memory region.
+#![forbid(unsafe_code)]
+
+mod config;
+mod handle;
+mod messages;
+mod namespace;
+
+pub use config::ControllerConfig;
+pub use handle::{ControllerHandle, ControllerSnapshot, QueueSnapshot};
+pub use namespace::{Namespace, NamespaceSet};

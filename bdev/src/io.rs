@@ -1,0 +1,67 @@
+//! One request to a disk.
+
+use guest_memory::Segments;
+use nix::errno::Errno;
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoKind {
+    /// Disk to memory.
+    Read,
+    /// Memory to disk.
+    Write,
+    /// Make all writes completed before this request durable.
+    Flush,
+    /// The blocks are no longer needed; afterwards they read as zeroes ([`crate::Features::UNMAP_ZEROES`]) or anything.
+    Unmap,
+    /// The blocks read as zeroes afterwards.
+    WriteZeroes,
+}
+
+/// A request. Block numbers and counts are in the disk's own blocks.
+#[derive(Debug)]
+pub struct Io {
+    /// What to do.
+    pub kind: IoKind,
+    /// First block (ignored by `Flush`).
+    pub lba: u64,
+    /// Number of blocks (ignored by `Flush`).
+    pub blocks: u64,
+    /// The data of a read or write, exactly `blocks` blocks long; empty otherwise.
+    pub segments: Segments,
+    /// Complete only when durable (`Write`, `WriteZeroes`, `Unmap`).
+    pub fua: bool,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoStatus {
+    /// Done.
+    Ok,
+    /// Beyond the end of the disk (which may have shrunk meanwhile).
+    OutOfRange,
+    /// The disk does not do this.
+    Unsupported,
+    /// The disk is read-only.
+    ReadOnly,
+    /// No room left behind a thin disk.
+    NoSpace,
+    /// The guest's memory was not there when the kernel touched it.
+    BadMemory,
+    /// The disk failed; the cause, for the operator.
+    Failed(Errno),
+}
+
+impl IoStatus {
+    /// The status for an error of the kernel.
+    #[must_use]
+    pub fn from_errno(errno: Errno) -> Self {
+        match errno {
+            Errno::ENOSPC | Errno::EDQUOT => Self::NoSpace,
+            Errno::EFAULT => Self::BadMemory,
+            Errno::EOPNOTSUPP => Self::Unsupported,
+            Errno::EROFS => Self::ReadOnly,
+            other => Self::Failed(other),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Memory that we make and share: the doorbell page, and the memory of test guests.
+#![allow(unsafe_code, reason = "volatile and atomic access to a shared mapping")]
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::ftruncate;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::access;
+use crate::mapping::{Access, Mapping, MappingError};
+
+/// A memfd (or somebody's file) mapped shared; clones are the same memory. Accesses out of range answer `None`/`false`.
+#[derive(Clone, Debug)]
+pub struct SharedMemory {
+    fd: Arc<OwnedFd>,
+    mapping: Arc<Mapping>,
+}
+
+impl SharedMemory {
+    /// Makes `len` zero bytes named `name` (seen in /proc/PID/maps), sealed against resizing: whoever gets the descriptor
+    /// cannot truncate it under us.
+    ///
+    /// # Errors
+    /// What `memfd_create`, `ftruncate`, `fcntl` or `mmap` report.
+    pub fn new(name: &CStr, len: usize) -> Result<Self, MappingError> {
+        let memory = Self::new_unsealed(name, len)?;
+        let seals = SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
+        fcntl(memory.fd(), FcntlArg::F_ADD_SEALS(seals))?;
+        Ok(memory)
+    }
+
+    /// As [`SharedMemory::new`] but whoever has the descriptor may truncate it: guest memory in tests.
+    ///
+    /// # Errors
+    /// As [`SharedMemory::new`].
+    pub fn new_unsealed(name: &CStr, len: usize) -> Result<Self, MappingError> {
+        let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        ftruncate(&fd, libc::off_t::try_from(len).map_err(|_| Errno::EFBIG)?)?;
+        Self::from_fd(fd, 0, len as u64)
+    }
+
+    /// Maps `len` bytes at `offset` of somebody's file for reading and writing.
+    ///
+    /// # Errors
+    /// See [`Mapping::from_fd`].
+    pub fn from_fd(fd: OwnedFd, offset: u64, len: u64) -> Result<Self, MappingError> {
+        let mapping = Mapping::from_fd(fd.as_fd(), offset, len, Access::READ | Access::WRITE)?;
+        Ok(Self {
+            fd: Arc::new(fd),
+            mapping: Arc::new(mapping),
+        })
+    }
+
+    /// The descriptor to pass to a peer.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The mapping, to build a [`crate::Region`] from.
+    #[must_use]
+    pub fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
+        self.mapping.len()
+    }
+
+    #[inline]
+    fn at(&self, offset: usize, len: usize) -> Option<*mut u8> {
+        (offset.checked_add(len)? <= self.mapping.len())
+            .then(|| self.mapping.start().wrapping_add(offset))
+    }
+
+    /// Loads a 4-aligned `u32` with acquire ordering; 0 if out of range or unaligned.
+    #[inline]
+    #[must_use]
+    pub fn load_u32(&self, offset: usize) -> u32 {
+        match self.at(offset, 4) {
+            // SAFETY: inside the mapping that `self` keeps alive, and aligned.
+            Some(host) if (host as usize).is_multiple_of(4) => unsafe {
+                access::load_u32_acquire(host)
+            },
+            _ => 0,
+        }
+    }
+
+    /// Stores a 4-aligned `u32` with release ordering; nothing happens out of range or unaligned.
+    #[inline]
+    pub fn store_u32(&self, offset: usize, value: u32) {
+        if let Some(host) = self
+            .at(offset, 4)
+            .filter(|host| (*host as usize).is_multiple_of(4))
+        {
+            // SAFETY: inside the mapping that `self` keeps alive, and aligned.
+            unsafe { access::store_u32_release(host, value) };
+        }
+    }
+
+    /// Copies a value out.
+    #[inline]
+    #[must_use]
+    pub fn read<T: FromBytes + IntoBytes>(&self, offset: usize) -> Option<T> {
+        let host = self.at(offset, size_of::<T>())?;
+        let mut value = T::new_zeroed();
+        // SAFETY: `at` checked the range.
+        unsafe { access::copy(value.as_mut_bytes().as_mut_ptr(), host, size_of::<T>()) };
+        Some(value)
+    }
+
+    /// Copies a value in; `false` if out of range.
+    #[inline]
+    pub fn write<T: IntoBytes + Immutable>(&self, offset: usize, value: &T) -> bool {
+        self.write_slice(offset, value.as_bytes())
+    }
+
+    /// Fills `out`; `false` if out of range.
+    #[inline]
+    #[must_use]
+    pub fn read_slice(&self, offset: usize, out: &mut [u8]) -> bool {
+        let Some(host) = self.at(offset, out.len()) else {
+            return false;
+        };
+        // SAFETY: `at` checked the range; `out` is borrowed mutably.
+        unsafe { access::copy(out.as_mut_ptr(), host, out.len()) };
+        true
+    }
+
+    /// Copies `data` in; `false` if out of range.
+    #[inline]
+    pub fn write_slice(&self, offset: usize, data: &[u8]) -> bool {
+        let Some(host) = self.at(offset, data.len()) else {
+            return false;
+        };
+        // SAFETY: `at` checked the range.
+        unsafe { access::copy(host, data.as_ptr(), data.len()) };
+        true
+    }
+
+    /// Writes zeroes over everything.
+    pub fn zero(&self) {
+        // SAFETY: exactly the mapping that `self` keeps alive.
+        unsafe { access::zero(self.mapping.start(), self.mapping.len()) };
+    }
+}

@@ -1,0 +1,53 @@
+//! What the operator decides about a controller.
+
+/// Settings of one controller; fixed while a client is connected.
+#[derive(Clone, Debug)]
+pub struct ControllerConfig {
+    /// NQN of the subsystem.
+    pub subnqn: String,
+    /// Serial number, at most 20 ASCII characters.
+    pub serial_number: String,
+    /// Model number, at most 40 ASCII characters.
+    pub model_number: String,
+    /// Controller ID in the subsystem.
+    pub cntlid: u16,
+    /// Entries of the largest queue the guest may create (CAP.MQES + 1), 2 to 65536.
+    pub max_queue_depth: u32,
+    /// I/O queue pairs at most, 1 to 511.
+    pub max_io_queues: u16,
+    /// MSI-X vectors, 1 to 512.
+    pub msix_vectors: u16,
+    /// Largest data transfer of one command in bytes (MDTS): a power of two times 4 KiB.
+    pub max_transfer: u32,
+    /// Highest NSID.
+    pub max_namespaces: u32,
+    /// Whether the guest may map the doorbells (otherwise each doorbell write is trapped, and shadow doorbells are
+    /// offered unless disabled).
+    pub mappable_bar0: bool,
+    /// Whether shadow doorbells (Doorbell Buffer Config) are offered where BAR0 is not mappable.
+    pub shadow_doorbells: bool,
+    /// Whether NVM subsystem reset is offered (CAP.NSSRS).
+    pub nssr: bool,
+    /// Name for logs: the endpoint's path.
+    pub label: String,
+}
+
+impl Default for ControllerConfig {
+    fn default() -> Self {
+        Self {
+            subnqn: String::new(),
+            serial_number: "00000000000000000000".to_owned(),
+            model_number: "vtarget NVMe controller".to_owned(),
+            cntlid: 1,
+            max_queue_depth: 1024,
+            max_io_queues: 128,
+            msix_vectors: 129,
+            max_transfer: 1 << 20,
+            max_namespaces: 32,
+            mappable_bar0: true,
+            shadow_doorbells: true,
+            nssr: true,
+            label: String::new(),
+        }
+    }
+}

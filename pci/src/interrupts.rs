@@ -1,0 +1,215 @@
+//! Interrupts as event descriptors that the client installs and any reactor signals.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwapOption;
+use nix::errno::Errno;
+
+/// The interrupt indexes of VFIO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InterruptKind {
+    /// The INTx pin.
+    Intx,
+    /// MSI-X vectors.
+    Msix,
+    /// Device error.
+    Error,
+    /// Device request (please release the device).
+    Request,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    event: ArcSwapOption<OwnedFd>,
+    masked: AtomicBool,
+    pending: AtomicBool,
+}
+
+/// One interrupt, for whoever raises it. Clones are the same interrupt.
+#[derive(Clone, Debug)]
+pub struct Vector(Arc<Line>);
+
+impl Vector {
+    /// Raises the interrupt: one `write` to the client's descriptor. While the vector is masked or has no descriptor the
+    /// interrupt is kept pending and raised once on unmasking or installation.
+    pub fn signal(&self) {
+        if self.0.masked.load(Ordering::Acquire) {
+            self.0.pending.store(true, Ordering::Release);
+            // The mask may have gone between the two: whoever clears it looks at `pending` after.
+            if self.0.masked.load(Ordering::Acquire) {
+                return;
+            }
+            if !self.0.pending.swap(false, Ordering::AcqRel) {
+                return;
+            }
+        }
+        let event = self.0.event.load();
+        match event.as_deref() {
+            Some(fd) => {
+                // EAGAIN: the counter is at its limit, so the client has a signal to take anyway.
+                let _ = nix::unistd::write(fd, &1u64.to_ne_bytes());
+            }
+            None => {
+                self.0.pending.store(true, Ordering::Release);
+                if self.0.event.load().is_some() {
+                    self.deliver_pending();
+                }
+            }
+        }
+    }
+
+    fn deliver_pending(&self) {
+        if self.0.pending.swap(false, Ordering::AcqRel) {
+            self.signal();
+        }
+    }
+
+    fn install(&self, event: Option<Arc<OwnedFd>>) {
+        let present = event.is_some();
+        self.0.event.store(event);
+        if present {
+            self.deliver_pending();
+        }
+    }
+
+    fn set_mask(&self, masked: bool) {
+        self.0.masked.store(masked, Ordering::Release);
+        if !masked {
+            self.deliver_pending();
+        }
+    }
+
+    /// Whether a signal waits for unmasking or a descriptor.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.0.pending.load(Ordering::Acquire)
+    }
+
+    /// Whether the client has installed a descriptor.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        self.0.event.load().is_some()
+    }
+}
+
+/// All interrupts of one function.
+#[derive(Clone, Debug)]
+pub struct Interrupts {
+    intx: Vec<Vector>,
+    msix: Vec<Vector>,
+    error: Vec<Vector>,
+    request: Vec<Vector>,
+}
+
+fn lines(count: u16) -> Vec<Vector> {
+    (0..count).map(|_| Vector(Arc::default())).collect()
+}
+
+impl Interrupts {
+    /// `intx` pins (0 or 1) and `msix` vectors, one error and one request interrupt.
+    #[must_use]
+    pub fn new(intx: u16, msix: u16) -> Self {
+        Self {
+            intx: lines(intx),
+            msix: lines(msix),
+            error: lines(1),
+            request: lines(1),
+        }
+    }
+
+    fn of(&self, kind: InterruptKind) -> &[Vector] {
+        match kind {
+            InterruptKind::Intx => &self.intx,
+            InterruptKind::Msix => &self.msix,
+            InterruptKind::Error => &self.error,
+            InterruptKind::Request => &self.request,
+        }
+    }
+
+    fn range(&self, kind: InterruptKind, start: u32, count: u32) -> Result<&[Vector], Errno> {
+        let end = start.checked_add(count).ok_or(Errno::EINVAL)?;
+        self.of(kind)
+            .get(start as usize..end as usize)
+            .ok_or(Errno::EINVAL)
+    }
+
+    /// How many interrupts of a kind there are.
+    #[must_use]
+    pub fn count(&self, kind: InterruptKind) -> u32 {
+        u32::try_from(self.of(kind).len()).unwrap_or(u32::MAX)
+    }
+
+    /// One interrupt, to keep where it is raised.
+    #[must_use]
+    pub fn vector(&self, kind: InterruptKind, index: u32) -> Option<Vector> {
+        self.of(kind).get(index as usize).cloned()
+    }
+
+    /// Installs or replaces descriptors from `start` on; a pending interrupt is raised on the new one at once.
+    ///
+    /// # Errors
+    /// `EINVAL` if there are not that many.
+    pub fn install(
+        &self,
+        kind: InterruptKind,
+        start: u32,
+        events: Vec<Option<Arc<OwnedFd>>>,
+    ) -> Result<(), Errno> {
+        let count = u32::try_from(events.len()).map_err(|_| Errno::EINVAL)?;
+        for (vector, event) in self.range(kind, start, count)?.iter().zip(events) {
+            vector.install(event);
+        }
+        Ok(())
+    }
+
+    /// Takes all descriptors of a kind away, and forgets what was pending and masked.
+    pub fn disable(&self, kind: InterruptKind) {
+        for vector in self.of(kind) {
+            vector.0.event.store(None);
+            vector.0.pending.store(false, Ordering::Release);
+            vector.0.masked.store(false, Ordering::Release);
+        }
+    }
+
+    /// Masks or unmasks.
+    ///
+    /// # Errors
+    /// `EINVAL` if there are not that many.
+    pub fn set_mask(
+        &self,
+        kind: InterruptKind,
+        start: u32,
+        count: u32,
+        masked: bool,
+    ) -> Result<(), Errno> {
+        self.range(kind, start, count)?
+            .iter()
+            .for_each(|vector| vector.set_mask(masked));
+        Ok(())
+    }
+
+    /// Raises interrupts on the client's own demand (loopback).
+    ///
+    /// # Errors
+    /// `EINVAL` if there are not that many.
+    pub fn trigger(&self, kind: InterruptKind, start: u32, count: u32) -> Result<(), Errno> {
+        self.range(kind, start, count)?
+            .iter()
+            .for_each(Vector::signal);
+        Ok(())
+    }
+
+    /// Takes everything away: the client is gone.
+    pub fn disable_all(&self) {
+        for kind in [
+            InterruptKind::Intx,
+            InterruptKind::Msix,
+            InterruptKind::Error,
+            InterruptKind::Request,
+        ] {
+            self.disable(kind);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What a poller may do to its reactor.
+
+use std::any::{Any, TypeId};
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::handle::ReactorHandle;
+use crate::op::{Op, RingFile};
+use crate::poller::{Poller, PollerKey};
+use crate::ring::Ring;
+use crate::ticks::{ticks, ticks_of};
+
+/// Names a timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TimerId {
+    deadline: u64,
+    sequence: u64,
+}
+
+impl TimerId {
+    pub(crate) fn is_after(self, now: u64) -> bool {
+        self.deadline > now
+    }
+
+    pub(crate) fn remaining(self, now: u64) -> Duration {
+        let ticks = self.deadline.saturating_sub(now);
+        let nanos = u128::from(ticks) * 1_000_000_000 / u128::from(crate::ticks::tick_rate());
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)) + Duration::from_micros(1)
+    }
+}
+
+/// Names a watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchId(u64);
+
+/// The reactor, seen from the poller that is running: everything done through it belongs to that poller.
+pub struct Cx {
+    pub(crate) ring: Ring,
+    pub(crate) current: PollerKey,
+    pub(crate) handle: ReactorHandle,
+    pub(crate) added: Vec<Box<dyn Poller>>,
+    pub(crate) timers: BTreeMap<TimerId, (PollerKey, u64)>,
+    pub(crate) sequence: u64,
+    pub(crate) now: u64,
+    locals: HashMap<TypeId, Box<dyn Any>>,
+}
+
+impl Cx {
+    pub(crate) fn new(ring: Ring, handle: ReactorHandle) -> Self {
+        Self {
+            ring,
+            current: PollerKey {
+                index: u32::MAX,
+                generation: 0,
+            },
+            handle,
+            added: Vec::new(),
+            timers: BTreeMap::new(),
+            sequence: 0,
+            now: ticks(),
+            locals: HashMap::new(),
+        }
+    }
+
+    /// This reactor's handle, to give to others.
+    #[must_use]
+    pub fn handle(&self) -> &ReactorHandle {
+        &self.handle
+    }
+
+    /// The poller that is running, for [`crate::Reactor::poller_mut`]-style bookkeeping in messages.
+    #[must_use]
+    pub fn poller(&self) -> PollerKey {
+        self.current
+    }
+
+    /// Ticks at the start of this pass: free to read.
+    #[inline]
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Starts an operation; its end comes as [`crate::Event::Complete`] with `tag`.
+    ///
+    /// # Errors
+    /// Gives the op back when ring or table is full: keep it (or the request it stands for) and try again in a later pass.
+    #[inline]
+    pub fn submit(&mut self, tag: u64, op: Op) -> Result<(), Op> {
+        self.ring.submit(self.current, tag, op)
+    }
+
+    /// Registers a file with this reactor's ring.
+    ///
+    /// # Errors
+    /// `ENFILE` when the ring's file table is full, or the kernel's refusal.
+    pub fn register_file(&mut self, fd: Arc<OwnedFd>) -> Result<RingFile, Errno> {
+        self.ring.register(fd)
+    }
+
+    /// Watches a descriptor for `events` (poll(2) bits, edge-triggered); readiness comes as [`crate::Event::Ready`] until
+    /// [`Cx::unwatch`] or the poller's removal.
+    ///
+    /// # Errors
+    /// `ENOSPC` or `EAGAIN` when table or ring is full.
+    pub fn watch(&mut self, fd: Arc<OwnedFd>, events: u32, tag: u64) -> Result<WatchId, Errno> {
+        self.ring.watch(self.current, tag, fd, events).map(WatchId)
+    }
+
+    /// Ends a watch; no event for it comes any more.
+    pub fn unwatch(&mut self, id: WatchId) {
+        self.ring.unwatch(id.0);
+    }
+
+    /// Calls back once, `after` from now, as [`crate::Event::Timer`].
+    pub fn timer(&mut self, after: Duration, tag: u64) -> TimerId {
+        self.sequence += 1;
+        let deadline = ticks().saturating_add(ticks_of(after));
+        let id = TimerId {
+            deadline,
+            sequence: self.sequence,
+        };
+        self.timers.insert(id, (self.current, tag));
+        id
+    }
+
+    /// Forgets a timer that has not run out.
+    pub fn cancel_timer(&mut self, id: TimerId) {
+        self.timers.remove(&id);
+    }
+
+    /// Adds a poller to this reactor; it is polled from the next pass on.
+    pub fn add_poller(&mut self, poller: Box<dyn Poller>) {
+        self.added.push(poller);
+    }
+
+    /// A value of which this reactor has one per type, made on first use: registries of counters and the like.
+    pub fn local<T: Default + 'static>(&mut self) -> &mut T {
+        let slot = self
+            .locals
+            .entry(TypeId::of::<T>())
+            .or_insert_with(|| Box::<T>::default());
+        match slot.downcast_mut() {
+            Some(value) => value,
+            None => unreachable!("stored under its own type"),
+        }
+    }
+}

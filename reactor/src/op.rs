@@ -1,0 +1,97 @@
+//! Operations for the ring. Each owns all memory and files that the kernel touches on its behalf.
+
+use std::cell::RefCell;
+use std::os::fd::AsFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use guest_memory::Segments;
+
+/// A file registered with this reactor's ring (no reference count is taken per operation in the kernel). Clones are
+/// cheap and thread-bound; the last one leaves the registration, and the file closes when all its owners are gone.
+#[derive(Clone, Debug)]
+pub struct RingFile(pub(crate) Rc<RingFileInner>);
+
+#[derive(Debug)]
+pub(crate) struct RingFileInner {
+    pub(crate) index: u32,
+    pub(crate) fd: Arc<OwnedFd>,
+    pub(crate) released: Rc<RefCell<Vec<u32>>>,
+}
+
+impl RingFile {
+    /// The descriptor, for control operations.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.0.fd.as_fd()
+    }
+}
+
+impl Drop for RingFileInner {
+    fn drop(&mut self) {
+        self.released.borrow_mut().push(self.index);
+    }
+}
+
+/// What `fallocate` is to do. Works on files and on block devices (there the kernel turns it into the device's own
+/// commands); runs in the kernel's workers, never on the reactor's thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FallocateMode {
+    /// Deallocate: the range reads as zeroes and takes no space.
+    PunchHole,
+    /// The range reads as zeroes and stays allocated where the file system can.
+    ZeroRange,
+}
+
+/// An operation.
+#[derive(Debug)]
+pub enum Op {
+    /// Read `segments.len()` bytes at `offset` of `file` into `segments`.
+    Read {
+        /// From where.
+        file: RingFile,
+        /// Position in bytes.
+        offset: u64,
+        /// To where.
+        segments: Segments,
+    },
+    /// Write `segments` at `offset` of `file`.
+    Write {
+        /// To where.
+        file: RingFile,
+        /// Position in bytes.
+        offset: u64,
+        /// From where.
+        segments: Segments,
+        /// `RWF_DSYNC`: complete only when the data is durable (FUA).
+        durable: bool,
+    },
+    /// Make everything written to `file` durable (`fdatasync`).
+    Fdatasync {
+        /// Which file.
+        file: RingFile,
+    },
+    /// Deallocate or zero a range.
+    Fallocate {
+        /// Which file.
+        file: RingFile,
+        /// What to do.
+        mode: FallocateMode,
+        /// Position in bytes.
+        offset: u64,
+        /// Length in bytes.
+        len: u64,
+    },
+}
+
+impl Op {
+    /// The scatter list of a read or write.
+    #[must_use]
+    pub fn into_segments(self) -> Option<Segments> {
+        match self {
+            Self::Read { segments, .. } | Self::Write { segments, .. } => Some(segments),
+            Self::Fdatasync { .. } | Self::Fallocate { .. } => None,
+        }
+    }
+}

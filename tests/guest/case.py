@@ -1,0 +1,206 @@
+"""What a case is, and the environment it runs in: disks, controllers, guests, all taken down in the end."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Callable, Sequence
+
+from guest.guest import SCENARIO_TIMEOUT, Guest, Results
+from guest.lab import Lab
+from guest.scratch import Scratch
+from guest.target import Target
+
+MIB = 1 << 20
+SEED_CHUNK = MIB
+
+
+class Peer(enum.Enum):
+    """Who serves the disks. QEMU's own NVMe controller stands in for the daemon to try out the cases themselves."""
+
+    VTARGET = "vtarget"
+    QEMU = "qemu"
+
+
+class CaseFailed(Exception):
+    """A check of the case did not hold."""
+
+
+class Skipped(Exception):
+    """The case cannot be run with this peer; the text says why."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A named case. `run` raises when it fails, else returns its figures for the report line."""
+
+    name: str
+    run: Callable[[Environment], str]
+    # Virtual processors of all its guests together: what may run at the same time is reckoned with it.
+    vcpus: int
+    # Needs what only our daemon offers.
+    daemon_only: str | None
+    timeout: float
+
+    @property
+    def summary(self) -> str:
+        """The first line of the case's documentation."""
+        return (self.run.__doc__ or "").strip().split("\n")[0]
+
+
+CASES: dict[str, Case] = {}
+
+
+def case(
+    name: str, *, vcpus: int = 1, daemon_only: str | None = None, timeout: float = 900.0
+) -> Callable[[Callable[[Environment], str]], Callable[[Environment], str]]:
+    """Registers a function as the case `name`. `daemon_only` says why QEMU's own controller cannot stand in."""
+
+    def register(run: Callable[[Environment], str]) -> Callable[[Environment], str]:
+        if name in CASES:
+            raise ValueError(f"two cases are called {name}")
+        CASES[name] = Case(name, run, vcpus, daemon_only, timeout)
+        return run
+
+    return register
+
+
+def check(holds: bool, text: str) -> None:
+    """Fails the case with `text` unless `holds`."""
+    if not holds:
+        raise CaseFailed(text)
+
+
+@dataclass
+class Disk:
+    """A block device of the host. `path` is its file, unless it lives in the daemon's memory."""
+
+    name: str
+    size: int
+    block_size: int
+    path: Path | None
+
+    def sha256(self) -> str:
+        """The digest of what the file holds."""
+        assert self.path is not None
+        with self.path.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+
+    def allocated(self) -> int:
+        """The bytes the file takes on the host."""
+        assert self.path is not None
+        return self.path.stat().st_blocks * 512
+
+
+@dataclass
+class Controller:
+    """An NVMe controller with one or more disks as its namespaces, and QEMU's arguments to give it to a guest."""
+
+    serial: str
+    nqn: str
+    arguments: list[str] = field(default_factory=list)
+
+
+class Environment:
+    """Where one case runs. Everything made through it is gone when it is left."""
+
+    def __init__(self, peer: Peer, artifacts: Path, *, keep: bool = False, echo: bool = False) -> None:
+        self.peer = peer
+        self.artifacts = artifacts
+        self.lab = Lab()
+        self._keep = keep
+        self._echo = echo
+        self._stack = ExitStack()
+        self._target: Target | None = None
+        self._disks: list[Disk] = []
+
+    def __enter__(self) -> Environment:
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        self._scratch = self._stack.enter_context(Scratch())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+        if not self._keep:
+            for disk in self._disks:
+                if disk.path is not None:
+                    disk.path.unlink(missing_ok=True)
+
+    def daemon(self, **transport: Any) -> Target:
+        """The daemon, started on first use; `transport` are parameters for nvmf_create_transport then."""
+        if self.peer is not Peer.VTARGET:
+            raise Skipped("needs the daemon")
+        if self._target is None:
+            self._target = Target(self._scratch.path, self.artifacts)
+            self._stack.callback(self._target.kill)
+            self._target.start()
+            self._target.call("nvmf_create_transport", trtype="VFIOUSER", **transport)
+        return self._target
+
+    def stop_daemon(self) -> None:
+        """Ends the daemon in order and checks that it does. Done for every case after it has passed."""
+        if self._target is not None:
+            self._target.stop()
+
+    def disk(self, name: str, size: int, backing: str = "malloc", block_size: int = 512) -> Disk:
+        """Makes a disk of `size` bytes: `malloc` (the daemon's memory), `uring` or `aio` (a sparse file)."""
+        path = None
+        if backing != "malloc" or self.peer is Peer.QEMU:
+            path = self.artifacts / f"{name}.img"
+            path.unlink(missing_ok=True)
+            path.touch()
+            os.truncate(path, size)
+        disk = Disk(name, size, block_size, path)
+        self._disks.append(disk)
+        if self.peer is Peer.VTARGET:
+            if backing == "malloc":
+                self.daemon().call("bdev_malloc_create", name=name, num_blocks=size // block_size, block_size=block_size)
+            else:
+                self.daemon().call(f"bdev_{backing}_create", name=name, filename=str(path), block_size=block_size)
+        return disk
+
+    def controller(self, serial: str, disks: Sequence[Disk], **subsystem: Any) -> Controller:
+        """Makes a controller that a guest finds by its serial number; the disks are its namespaces 1, 2, …"""
+        controller = Controller(serial, f"nqn.2026-01.org.vtarget:{serial}")
+        if self.peer is Peer.QEMU:
+            controller.arguments = self._qemu_controller(serial, disks)
+            return controller
+        daemon = self.daemon()
+        daemon.call("nvmf_create_subsystem", nqn=controller.nqn, serial_number=serial, allow_any_host=True, **subsystem)
+        for disk in disks:
+            daemon.call("nvmf_subsystem_add_ns", nqn=controller.nqn, namespace={"bdev_name": disk.name})
+        controller.arguments = self.endpoint(controller.nqn, serial)
+        return controller
+
+    def endpoint(self, nqn: str, name: str) -> list[str]:
+        """Adds a listener to the subsystem; gives QEMU's arguments for a device on it."""
+        socket = self.daemon().listen(nqn, name)
+        return ["-device", f'{{"driver":"vfio-user-pci","socket":{{"path":"{socket}","type":"unix"}}}}']
+
+    def guest(self, scenario: str, controllers: Sequence[Controller], name: str = "guest", **options: Any) -> Guest:
+        """Starts a guest with these controllers. The options are Guest's."""
+        devices = [argument for controller in controllers for argument in controller.arguments]
+        guest = Guest(self.lab, name, self.artifacts, scenario, devices, echo=self._echo, **options)
+        self._stack.callback(guest.kill)
+        guest.start()
+        return guest
+
+    def run(self, scenario: str, controllers: Sequence[Controller], timeout: float = SCENARIO_TIMEOUT, **options: Any) -> Results:
+        """Starts a guest and waits until its scenario has ended well."""
+        guest = self.guest(scenario, controllers, **options)
+        results = guest.finish(timeout)
+        guest.kill()
+        return results
+
+    def _qemu_controller(self, serial: str, disks: Sequence[Disk]) -> list[str]:
+        arguments = ["-device", f"nvme,id={serial},serial={serial},max_ioqpairs=16"]
+        for disk in disks:
+            drive = f"if=none,id={disk.name},file={disk.path},format=raw,cache=none,aio=io_uring,discard=unmap"
+            blocks = f"logical_block_size={disk.block_size},physical_block_size={max(disk.block_size, 4096)}"
+            arguments += ["-drive", drive, "-device", f"nvme-ns,bus={serial},drive={disk.name},{blocks}"]
+        return arguments

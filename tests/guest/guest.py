@@ -1,0 +1,281 @@
+"""One guest: a QEMU process that boots a Debian kernel and runs a scenario, and the control channel to it.
+
+    runner ── Guest ──┬── control channel: a socket pair ── ttyS1 ── lib.sh in the guest
+                      ├── console: QEMU's standard output ── ttyS0, into console.log
+                      └── disks: arguments for QEMU, given by the caller
+
+The guest's side is `initramfs/init` and `initramfs/lib.sh`; the protocol is described in the latter.
+"""
+
+from __future__ import annotations
+
+import queue
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Iterable, Sequence
+
+from guest import process
+from guest.cpio import Archive
+from guest.lab import DEFAULT_KERNEL, REPOSITORY, Lab
+
+INITRAMFS = REPOSITORY / "tests/guest/initramfs"
+
+# A kernel that boots in six seconds on an idle host needs far more on a busy one; deadlines are for what hangs.
+BOOT_TIMEOUT = 240.0
+SCENARIO_TIMEOUT = 600.0
+
+# The guest will not get any further.
+FATAL = re.compile(r"Kernel panic|KVM internal error|Assertion .* failed|error while loading shared")
+# The kernel is displeased with its disk or itself. A case that provokes some of these says so (`tolerate`).
+TROUBLE = re.compile(
+    r"nvme\S*: .*(timeout|timed out|controller is down|not ready|probe failure|[Aa]bort|I/O Error|resetting)"
+    r"|I/O error|critical \S+ error|EXT4-fs (error|warning)|Oops|BUG: (?!soft lockup)|WARNING: |blocked for more than"
+)
+
+
+class GuestError(Exception):
+    """The guest did not do what it should. The text ends with the last lines of its console."""
+
+
+@dataclass
+class Results:
+    """What the scenario reported: one dictionary of figures for each name, and the time the boot took."""
+
+    figures: dict[str, dict[str, str]] = field(default_factory=dict)
+    boot_seconds: float = 0.0
+
+    def __getitem__(self, name: str) -> dict[str, str]:
+        if name not in self.figures:
+            raise GuestError(f"the guest reported no {name}; it reported {', '.join(self.figures) or 'nothing'}")
+        return self.figures[name]
+
+    def iops(self, name: str) -> int:
+        """Reads and writes per second of the fio job `name`."""
+        figures = self[f"fio.{name}"]
+        return int(figures["read_iops"]) + int(figures["write_iops"])
+
+
+class Guest:
+    """A virtual machine. Start it from the main thread (see `process.spawn`); `kill` it in the end, whatever happened."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        name: str,
+        directory: Path,
+        scenario: str,
+        devices: Sequence[str] = (),
+        *,
+        kernel: str = DEFAULT_KERNEL,
+        vcpus: int = 1,
+        memory_mib: int = 512,
+        default_devices: bool = False,
+        append: str = "",
+        accelerator: str | None = None,
+        tolerate: str | None = None,
+        echo: bool = False,
+    ) -> None:
+        """`devices` are QEMU's arguments for the disks; `default_devices` leaves QEMU's default VGA and network card in;
+        `append` goes to the kernel's command line; console lines that match `tolerate` are no trouble; `echo` copies the
+        console to standard output."""
+        self.name = name
+        self.results = Results()
+        self._lab = lab
+        self._directory = directory
+        self._scenario = scenario
+        self._devices = list(devices)
+        self._kernel = lab.kernel(kernel)
+        self._vcpus = vcpus
+        self._memory_mib = memory_mib
+        self._default_devices = default_devices
+        self._append = append
+        self._accelerator = accelerator or lab.accelerator()
+        self._tolerate = re.compile(tolerate) if tolerate else None
+        self._echo = echo
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._threads: list[threading.Thread] = []
+        self._events: queue.Queue[tuple[str, str]] = queue.Queue()
+        self._trouble: list[str] = []
+        self._exit: int | None = None
+        self._started = 0.0
+
+    @property
+    def console(self) -> Path:
+        """The file that holds the whole console."""
+        return self._directory / f"{self.name}.console.log"
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Starts QEMU."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = self._command(theirs.fileno())
+            self._started = time.monotonic()
+            self._process = process.spawn(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=[theirs.fileno()],
+            )
+        self._channel = ours
+        for reader in (self._read_console, self._read_channel):
+            thread = threading.Thread(target=reader, name=f"{self.name} {reader.__name__}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def sync(self, name: str, timeout: float = SCENARIO_TIMEOUT) -> list[str]:
+        """Waits until the scenario says `sync_host NAME words…`; gives the words. Boots on the way are waited for as well."""
+        words = self._wait("sync", time.monotonic() + timeout).split()
+        if words[0] != name:
+            raise self._error(f"expected the guest at {name}, but it is at {words[0]}")
+        return words[1:]
+
+    def go(self, name: str, words: Iterable[str] = ()) -> None:
+        """Answers the sync of that name: the scenario goes on, with `words` as what sync_host prints."""
+        assert self._channel is not None
+        self._channel.sendall(" ".join(("go", name, *words)).encode() + b"\n")
+
+    def finish(self, timeout: float = SCENARIO_TIMEOUT) -> Results:
+        """Waits until the scenario has ended well and the guest has powered itself off."""
+        assert self._process is not None
+        deadline = time.monotonic() + timeout
+        self._wait("end", deadline)
+        try:
+            status = self._process.wait(max(deadline - time.monotonic(), 1.0))
+        except subprocess.TimeoutExpired:
+            raise self._error("the guest did not power off") from None
+        self._join()
+        if self._exit is None:
+            raise self._error(f"the guest ended before its scenario did (QEMU's exit status {status})")
+        if status != 0:
+            raise self._error(f"QEMU ended with status {status}")
+        self._check_console()
+        return self.results
+
+    def kill(self) -> None:
+        """Ends QEMU at once, as a crash of the host would. Does nothing when it has ended."""
+        process.end(self._process)
+        self._join()
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        self._initrd.unlink(missing_ok=True)
+
+    @property
+    def _initrd(self) -> Path:
+        return self._directory / f"{self.name}.initrd"
+
+    def _command(self, channel: int) -> list[str]:
+        kvm = self._accelerator == "kvm"
+        # Warnings of the kernel are shown; a panic is final (a guest that reboots on its own would hide it).
+        append = f"console=ttyS0 loglevel=5 panic=0 {self._append}".rstrip()
+        return [
+            *(self._lab.qemu(), "-name", self.name),
+            *("-machine", "q35,memory-backend=memory", "-accel", self._accelerator, "-cpu", "host" if kvm else "max"),
+            *("-smp", str(self._vcpus), "-m", f"{self._memory_mib}M"),
+            # Shared and by descriptor: a vfio-user server maps the guest's memory.
+            *("-object", f"memory-backend-memfd,id=memory,size={self._memory_mib}M,share=on"),
+            *("-display", "none", "-monitor", "none", "-serial", "stdio"),
+            *("-chardev", f"socket,id=control,fd={channel}", "-serial", "chardev:control"),
+            *(() if self._default_devices else ("-vga", "none", "-nic", "none")),
+            *("-kernel", str(self._kernel.image), "-initrd", str(self._write_initrd()), "-append", append),
+            *self._devices,
+        ]
+
+    def _write_initrd(self) -> Path:
+        with self._initrd.open("wb") as out:
+            for part in (self._lab.programs, self._kernel.modules):
+                with part.open("rb") as source:
+                    shutil.copyfileobj(source, out, 1 << 20)
+            archive = Archive(out)
+            archive.file("init", (INITRAMFS / "init").read_bytes(), 0o755)
+            archive.file("lib.sh", (INITRAMFS / "lib.sh").read_bytes())
+            archive.file("scenario", self._scenario.encode())
+            archive.close()
+        return self._initrd
+
+    def _read_console(self) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        with self.console.open("wb") as log:
+            for line in self._process.stdout:
+                log.write(line)
+                log.flush()
+                text = line.decode(errors="replace").rstrip()
+                if self._echo:
+                    print(text, file=sys.stdout, flush=True)
+                if FATAL.search(text):
+                    self._events.put(("fatal", text))
+                elif TROUBLE.search(text) and not (self._tolerate and self._tolerate.search(text)):
+                    self._trouble.append(text)
+
+    def _read_channel(self) -> None:
+        assert self._channel is not None
+        with self._channel.makefile("rb") as lines:
+            try:
+                for line in lines:
+                    kind, _, rest = line.decode(errors="replace").strip().partition(" ")
+                    self._events.put((kind, rest))
+            except OSError:
+                pass  # A killed QEMU resets the connection.
+        self._events.put(("end", ""))
+
+    def _wait(self, wanted: str, deadline: float) -> str:
+        """Takes events until one of that kind arrives; gives its words."""
+        while True:
+            try:
+                # A boot has its own, shorter deadline.
+                limit = deadline if self.results.boot_seconds else min(deadline, self._started + BOOT_TIMEOUT)
+                kind, rest = self._events.get(timeout=max(limit - time.monotonic(), 0.01))
+            except queue.Empty:
+                state = f"waiting for {wanted}" if self.results.boot_seconds else "booting"
+                raise self._error(f"the guest got nowhere while {state}") from None
+            if kind == "ready":
+                self.results.boot_seconds = self.results.boot_seconds or time.monotonic() - self._started
+            elif kind == "result":
+                name, *figures = rest.split()
+                self.results.figures[name] = dict(figure.partition("=")[::2] for figure in figures)
+            elif kind == "exit":
+                self._exit = int(rest)
+                if self._exit != 0:
+                    why = self.results.figures.get("failure", {}).get("why", f"exit status {rest}").replace("_", " ")
+                    raise self._error(f"the scenario failed: {why}")
+            elif kind == "fatal":
+                raise self._error(rest)
+            elif kind == wanted:
+                return rest
+            elif kind == "end":
+                raise self._error(f"the guest ended while the runner waited for its {wanted}")
+            elif kind == "sync":
+                raise self._error(f"the guest waits at {rest}, which the runner did not expect")
+
+    def _check_console(self) -> None:
+        if self._trouble:
+            raise self._error("the guest's kernel complained: " + "; ".join(self._trouble[:3]))
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+    def _error(self, text: str) -> GuestError:
+        return GuestError(f"{self.name}: {text}\n{self.tail()}")
+
+    def tail(self, lines: int = 25) -> str:
+        """The last lines of the console."""
+        if not self.console.exists():
+            return "  (no console)"
+        shown = self.console.read_text(errors="replace").splitlines()[-lines:]
+        return "\n".join(f"  | {line}" for line in shown)

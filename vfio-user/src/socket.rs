@@ -1,0 +1,75 @@
+//! `recvmsg` and `sendmsg` with descriptors, for both ends of the protocol.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::cmsg_space;
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+use crate::frame::Ancillary;
+
+/// Most descriptors that Linux passes with one `sendmsg` (SCM_MAX_FD). Room for all of them, so that the kernel
+/// never has to drop any for want of room, and "dropped" always means the process' limit.
+const SCM_MAX_FD: usize = 253;
+
+/// Reads into `buffer`. Returns the number of bytes (0 at the end of the stream) and what came with them.
+///
+/// # Errors
+///
+/// Those of `recvmsg`; interruption by a signal is retried.
+pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Ancillary)> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(SCM_MAX_FD))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        let mut iov = [IoSliceMut::new(&mut *buffer)];
+        match recvmsg(
+            socket.as_fd(),
+            &mut iov,
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        ) {
+            Err(Errno::INTR) => {}
+            result => break result?,
+        }
+    };
+    let mut ancillary = Ancillary {
+        fds: Vec::new(),
+        truncated: received.flags.contains(ReturnFlags::CTRUNC),
+    };
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            ancillary.fds.extend(fds);
+        }
+    }
+    Ok((received.bytes, ancillary))
+}
+
+/// Writes `bytes`, and `fds` with the first of them. Returns how many bytes were taken, which may be fewer than
+/// given; the descriptors went with them if any were.
+///
+/// # Errors
+///
+/// Those of `sendmsg`; interruption by a signal is retried, and no SIGPIPE is raised. `InvalidInput` for more
+/// descriptors than one message of the kernel's holds.
+pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(SCM_MAX_FD))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    loop {
+        let iov = [IoSlice::new(bytes)];
+        match sendmsg(socket.as_fd(), &iov, &mut control, SendFlags::NOSIGNAL) {
+            Err(Errno::INTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -457,3 +457,9 @@ fn vectors_are_held_against_the_device() {
         assert_eq!(change.check_vectors(vectors).is_ok(), fits);
     }
 }
+
+#[test]
+fn commands_print_their_names() {
+    assert_eq!(Command::DMA_MAP.to_string(), "DMA_MAP");
+    assert_eq!(Command(999).to_string(), "command 999");
+}

@@ -65,7 +65,9 @@ impl ControllerHandle {
     /// [`Gone`] if it has ended or does not answer within `timeout`.
     pub fn snapshot(&self, timeout: Duration) -> Result<ControllerSnapshot, Gone> {
         let (sender, receiver) = bounded(1);
-        self.mailbox.send(Control::Snapshot(sender)).map_err(|_| Gone)?;
+        self.mailbox
+            .send(Control::Snapshot(sender))
+            .map_err(|_| Gone)?;
         self.home.wake();
         receiver.recv_timeout(timeout).map_err(|_| Gone)
     }

@@ -25,9 +25,19 @@ pub(crate) struct ShadowDoorbells {
 #[derive(Debug)]
 pub(crate) enum ToShard {
     /// Make a completion queue. Answer: [`FromShard::CqCreated`].
-    CreateCq { qid: u16, base: u64, entries: u32, vector: Option<VectorBinding> },
+    CreateCq {
+        qid: u16,
+        base: u64,
+        entries: u32,
+        vector: Option<VectorBinding>,
+    },
     /// Make a submission queue on a completion queue of this shard. Answer: [`FromShard::SqCreated`].
-    CreateSq { qid: u16, cqid: u16, base: u64, entries: u32 },
+    CreateSq {
+        qid: u16,
+        cqid: u16,
+        base: u64,
+        entries: u32,
+    },
     /// Stop fetching from a submission queue, let its commands end, remove it. Answer: [`FromShard::SqDeleted`].
     DeleteSq { qid: u16 },
     /// Remove a completion queue that no submission queue uses. Answer: [`FromShard::CqDeleted`].
@@ -90,20 +100,42 @@ pub(crate) struct ShardCounters {
 /// Shard to controller. Each carries the shard's index.
 #[derive(Debug)]
 pub(crate) enum FromShard {
-    CqCreated { qid: u16, status: Status },
-    SqCreated { qid: u16, status: Status },
-    SqDeleted { qid: u16 },
-    CqDeleted { qid: u16 },
+    CqCreated {
+        qid: u16,
+        status: Status,
+    },
+    SqCreated {
+        qid: u16,
+        status: Status,
+    },
+    SqDeleted {
+        qid: u16,
+    },
+    CqDeleted {
+        qid: u16,
+    },
     /// `aborted` is false if the command was not found or could not be stopped.
-    Aborted { admin_cid: u16, aborted: bool },
+    Aborted {
+        admin_cid: u16,
+        aborted: bool,
+    },
     /// All queues and leases are gone.
-    Stopped { shard: usize },
+    Stopped {
+        shard: usize,
+    },
     /// A command ended with an error worth the log.
     Error(CommandError),
     /// The guest wrote a doorbell value outside the queue (an asynchronous event of type error).
-    InvalidDoorbell { qid: u16 },
+    InvalidDoorbell {
+        qid: u16,
+    },
     /// The client's memory was truncated under us, or a ring is unusable: the controller must fail (CSTS.CFS).
-    Fatal { cause: &'static str },
+    Fatal {
+        cause: &'static str,
+    },
     /// Counters so far; sent when they changed, not more often than once per 100 ms.
-    Counters { shard: usize, counters: ShardCounters },
+    Counters {
+        shard: usize,
+        counters: ShardCounters,
+    },
 }

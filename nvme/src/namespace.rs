@@ -49,7 +49,10 @@ impl NamespaceSet {
     /// The namespace with this ID.
     #[must_use]
     pub fn get(&self, nsid: u32) -> Option<&Namespace> {
-        let at = self.namespaces.binary_search_by_key(&nsid, |namespace| namespace.nsid).ok()?;
+        let at = self
+            .namespaces
+            .binary_search_by_key(&nsid, |namespace| namespace.nsid)
+            .ok()?;
         self.namespaces.get(at)
     }
 

@@ -213,3 +213,60 @@ impl Interrupts {
         }
     }
 }
+
+/// The MSI-X table and pending bits as memory, for clients that read and write them through us. Clients of vfio-user
+/// keep the table themselves and tell us with [`Interrupts::install`] and masks, so nothing here has an effect.
+#[derive(Clone, Debug)]
+pub struct MsixTable {
+    table: Vec<u8>,
+}
+
+impl MsixTable {
+    /// A table of `vectors` entries of 16 bytes, all masked as after reset.
+    #[must_use]
+    pub fn new(vectors: u16) -> Self {
+        let mut table = vec![0; usize::from(vectors) * 16];
+        for entry in table.chunks_exact_mut(16) {
+            entry[12] = 1;
+        }
+        Self { table }
+    }
+
+    /// Reads table bytes; beyond the end zeroes.
+    pub fn read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        let from = usize::try_from(offset)
+            .ok()
+            .and_then(|at| self.table.get(at..));
+        for (out, byte) in data.iter_mut().zip(from.unwrap_or_default()) {
+            *out = *byte;
+        }
+    }
+
+    /// Writes table bytes; beyond the end nothing happens.
+    pub fn write(&mut self, offset: u64, data: &[u8]) {
+        let to = usize::try_from(offset)
+            .ok()
+            .and_then(|at| self.table.get_mut(at..));
+        for (byte, value) in to.unwrap_or_default().iter_mut().zip(data) {
+            *byte = *value;
+        }
+    }
+
+    /// Reads the pending bit array.
+    pub fn read_pending(interrupts: &Interrupts, offset: u64, data: &mut [u8]) {
+        for (index, out) in data.iter_mut().enumerate() {
+            let at = offset.wrapping_add(index as u64);
+            *out = (0..8).fold(0, |bits, bit| {
+                let index = at
+                    .checked_mul(8)
+                    .and_then(|first| u32::try_from(first + bit).ok());
+                let vector = index.and_then(|index| interrupts.vector(InterruptKind::Msix, index));
+                bits | u8::from(vector.is_some_and(|vector| vector.is_pending())) << bit
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -15,10 +15,12 @@
 //! What it does not do: no bus, no bridges, no MSI (MSI-X and INTx only), no expansion ROM.
 #![forbid(unsafe_code)]
 
+mod config;
 mod function;
 mod interrupts;
 
+pub use config::{CONFIG_SIZE, ConfigEffects, ConfigSpace, Identity, MsixLayout};
 pub use function::{
     Access, BAR_REGIONS, CONFIG_REGION, Function, REGION_COUNT, Region, ResetKind, SharedArea,
 };
-pub use interrupts::{InterruptKind, Interrupts, Vector};
+pub use interrupts::{InterruptKind, Interrupts, MsixTable, Vector};

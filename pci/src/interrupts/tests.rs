@@ -1,0 +1,135 @@
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::*;
+
+fn event() -> (Arc<OwnedFd>, EventFd) {
+    let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).unwrap();
+    let fd = std::os::fd::AsFd::as_fd(&event)
+        .try_clone_to_owned()
+        .unwrap();
+    (Arc::new(fd), event)
+}
+
+fn count(event: &EventFd) -> u64 {
+    event.read().unwrap_or(0)
+}
+
+#[test]
+fn a_signal_reaches_the_descriptor() {
+    let interrupts = Interrupts::new(1, 4);
+    let (fd, seen) = event();
+    interrupts
+        .install(InterruptKind::Msix, 2, vec![Some(fd)])
+        .unwrap();
+    let vector = interrupts.vector(InterruptKind::Msix, 2).unwrap();
+    vector.signal();
+    vector.signal();
+    assert_eq!(count(&seen), 2);
+    interrupts.vector(InterruptKind::Msix, 1).unwrap().signal();
+    assert_eq!(count(&seen), 0, "another vector is another descriptor");
+}
+
+#[test]
+fn signals_before_installation_are_delivered_once_with_it() {
+    let interrupts = Interrupts::new(0, 1);
+    let vector = interrupts.vector(InterruptKind::Msix, 0).unwrap();
+    vector.signal();
+    vector.signal();
+    assert!(vector.is_pending());
+    let (fd, seen) = event();
+    interrupts
+        .install(InterruptKind::Msix, 0, vec![Some(fd)])
+        .unwrap();
+    assert_eq!(count(&seen), 1);
+    assert!(!vector.is_pending());
+}
+
+#[test]
+fn a_masked_vector_waits_for_unmasking() {
+    let interrupts = Interrupts::new(0, 1);
+    let (fd, seen) = event();
+    interrupts
+        .install(InterruptKind::Msix, 0, vec![Some(fd)])
+        .unwrap();
+    interrupts
+        .set_mask(InterruptKind::Msix, 0, 1, true)
+        .unwrap();
+    interrupts.trigger(InterruptKind::Msix, 0, 1).unwrap();
+    assert_eq!(count(&seen), 0);
+    interrupts
+        .set_mask(InterruptKind::Msix, 0, 1, false)
+        .unwrap();
+    assert_eq!(count(&seen), 1);
+}
+
+#[test]
+fn ranges_outside_are_refused() {
+    let interrupts = Interrupts::new(1, 4);
+    assert_eq!(
+        interrupts.trigger(InterruptKind::Msix, 3, 2),
+        Err(Errno::EINVAL)
+    );
+    assert_eq!(
+        interrupts.trigger(InterruptKind::Msix, u32::MAX, 2),
+        Err(Errno::EINVAL)
+    );
+    assert_eq!(
+        interrupts.install(InterruptKind::Intx, 1, vec![None]),
+        Err(Errno::EINVAL)
+    );
+    assert_eq!(interrupts.count(InterruptKind::Error), 1);
+}
+
+#[test]
+fn disabling_forgets_everything() {
+    let interrupts = Interrupts::new(0, 1);
+    let vector = interrupts.vector(InterruptKind::Msix, 0).unwrap();
+    vector.signal();
+    interrupts.disable_all();
+    assert!(!vector.is_pending() && !vector.is_enabled());
+}
+
+#[test]
+fn replacing_descriptors_under_fire_loses_nothing() {
+    let interrupts = Interrupts::new(0, 1);
+    let vector = interrupts.vector(InterruptKind::Msix, 0).unwrap();
+    let (first, seen_first) = event();
+    let (second, seen_second) = event();
+    interrupts
+        .install(InterruptKind::Msix, 0, vec![Some(Arc::clone(&first))])
+        .unwrap();
+    let raised = std::thread::spawn(move || {
+        for _ in 0..10_000 {
+            vector.signal();
+        }
+        10_000
+    });
+    for _ in 0..2_000 {
+        interrupts
+            .install(InterruptKind::Msix, 0, vec![Some(Arc::clone(&second))])
+            .unwrap();
+        interrupts
+            .install(InterruptKind::Msix, 0, vec![Some(Arc::clone(&first))])
+            .unwrap();
+    }
+    assert_eq!(raised.join().unwrap(), 10_000);
+    assert_eq!(count(&seen_first) + count(&seen_second), 10_000);
+}
+
+#[test]
+fn the_table_starts_masked_and_pending_bits_follow_the_vectors() {
+    let mut table = MsixTable::new(2);
+    let mut entry = [0; 16];
+    table.read(16, &mut entry);
+    assert_eq!(entry[12], 1);
+    table.write(16, &[7; 32]);
+    table.read(16, &mut entry);
+    assert_eq!(entry, [7; 16]);
+    let interrupts = Interrupts::new(0, 10);
+    interrupts.vector(InterruptKind::Msix, 9).unwrap().signal();
+    let mut bits = [0xff; 3];
+    MsixTable::read_pending(&interrupts, 0, &mut bits);
+    assert_eq!(bits, [0, 2, 0]);
+    MsixTable::read_pending(&interrupts, u64::MAX - 1, &mut bits[..1]);
+    assert_eq!(bits[0], 0);
+}

@@ -52,6 +52,12 @@ pub(crate) enum ToShard {
     Coalescing { threshold: u16, time_100us: u16 },
     /// Interrupt vector configuration (feature 09h): whether this vector ignores coalescing.
     CoalescingDisable { vector: u16, disabled: bool },
+    /// Memory page size (CC.MPS) for everything from here on: 2^(12 + `mps`) bytes. Sent at each enable, before any queue.
+    PageSize { mps: u8 },
+    /// Signal this for completion queue `qid` from here on: the guest switched between MSI-X and the INTx pin.
+    Vector { qid: u16, vector: VectorBinding },
+    /// Volatile write cache (feature 06h): while off, every write is as if FUA were set.
+    WriteCache { enabled: bool },
     /// Use shadow doorbells, or stop using them.
     ShadowDoorbells(Option<ShadowDoorbells>),
     /// Whether the guest may be interrupted through the INTx pin while MSI-X is off: mask bits of INTMS/INTMC.
@@ -132,6 +138,11 @@ pub(crate) enum FromShard {
     /// The client's memory was truncated under us, or a ring is unusable: the controller must fail (CSTS.CFS).
     Fatal {
         cause: &'static str,
+    },
+    /// The shard no longer exists, whether it was asked to exit or died; sent by the guard around it, always the last
+    /// message. Whatever it still owed will never be answered.
+    Gone {
+        shard: usize,
     },
     /// Counters so far; sent when they changed, not more often than once per 100 ms.
     Counters {

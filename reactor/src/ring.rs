@@ -443,7 +443,10 @@ impl Drop for Ring {
                 in_flight,
                 "a ring ended with operations in flight; their memory is kept"
             );
-            #[expect(clippy::mem_forget, reason = "the kernel may still write to the memory of the ops")]
+            #[expect(
+                clippy::mem_forget,
+                reason = "the kernel may still write to the memory of the ops"
+            )]
             std::mem::forget(self.table.take());
         }
     }

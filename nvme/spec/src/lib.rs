@@ -33,7 +33,13 @@ compile_error!("nvme-spec keeps wire structures in native order, which must be l
 #[macro_use]
 extern crate std;
 
+pub mod command;
 mod cqe;
+pub mod event;
+pub mod feature;
+pub mod identify;
+mod le128;
+pub mod log;
 mod opcode;
 mod open_enum;
 pub mod registers;
@@ -42,6 +48,7 @@ mod sqe;
 mod status;
 
 pub use cqe::Cqe;
+pub use le128::Le128;
 pub use opcode::{AdminOpcode, DataTransfer, NvmOpcode};
 pub use sgl::{SglDescriptor, SglIdentifier, SglSubtype, SglType};
 pub use sqe::{Cdw0, Dptr, Fuse, Psdt, Sqe};

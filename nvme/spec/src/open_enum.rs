@@ -25,7 +25,7 @@ macro_rules! open_enum {
             $( $(#[$vmeta])* pub const $VALUE: Self = Self($value); )*
 
             /// Every named value, in the order of the specification's table.
-            pub const ALL: &'static [Self] = &[$( Self::$VALUE, )*];
+            pub const NAMED: &'static [Self] = &[$( Self::$VALUE, )*];
 
             /// The value's name in this crate, if it has one.
             #[must_use]

@@ -10,7 +10,7 @@ macro_rules! codes {
             $( $( $(#[$meta])* pub const $NAME: Self = Self::$of($sc); )* )*
 
             /// Every code of the tables, in their order.
-            pub const ALL: &'static [Self] = &[ $( $( Self::$NAME, )* )* ];
+            pub const NAMED: &'static [Self] = &[ $( $( Self::$NAME, )* )* ];
 
             /// The name of the code in this crate, whatever the flags.
             #[must_use]

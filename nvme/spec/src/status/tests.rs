@@ -52,9 +52,9 @@ fn known_codes() {
 
 #[test]
 fn the_table_has_no_code_twice_and_names_each() {
-    for (i, a) in Status::ALL.iter().enumerate() {
+    for (i, a) in Status::NAMED.iter().enumerate() {
         assert!(a.name().is_some());
-        assert!(Status::ALL[i + 1..].iter().all(|b| a != b), "{a:?} twice");
+        assert!(Status::NAMED[i + 1..].iter().all(|b| a != b), "{a:?} twice");
     }
 }
 

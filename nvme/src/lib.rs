@@ -21,6 +21,7 @@ mod config;
 mod handle;
 mod messages;
 mod namespace;
+mod queue;
 
 pub use config::ControllerConfig;
 pub use handle::{ControllerHandle, ControllerSnapshot, QueueSnapshot};

@@ -21,6 +21,7 @@ mod config;
 mod handle;
 mod messages;
 mod namespace;
+#[allow(dead_code, reason = "users follow")]
 mod queue;
 
 pub use config::ControllerConfig;

@@ -18,6 +18,7 @@ use crate::mapping::{Access, Mapping, MappingError};
 #[derive(Clone, Debug)]
 pub struct SharedMemory {
     fd: Arc<OwnedFd>,
+    file_offset: u64,
     mapping: Arc<Mapping>,
 }
 
@@ -28,10 +29,22 @@ impl SharedMemory {
     /// # Errors
     /// What `memfd_create`, `ftruncate`, `fcntl` or `mmap` report.
     pub fn new(name: &CStr, len: usize) -> Result<Self, MappingError> {
-        let memory = Self::new_unsealed(name, len)?;
+        Self::new_at(name, 0, len)
+    }
+
+    /// As [`SharedMemory::new`] but the memory begins at `file_offset` of its descriptor. What lies before is never touched
+    /// and so takes no memory. For peers that find an area at the same offset in the descriptor as in its region.
+    ///
+    /// # Errors
+    /// As [`SharedMemory::new`].
+    pub fn new_at(name: &CStr, file_offset: u64, len: usize) -> Result<Self, MappingError> {
+        let size = file_offset
+            .checked_add(len as u64)
+            .ok_or(MappingError::BadRange)?;
+        let fd = make(name, size)?;
         let seals = SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
-        fcntl(memory.fd(), FcntlArg::F_ADD_SEALS(seals))?;
-        Ok(memory)
+        fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))?;
+        Self::from_fd(fd, file_offset, len as u64)
     }
 
     /// As [`SharedMemory::new`] but whoever has the descriptor may truncate it: guest memory in tests.
@@ -39,9 +52,7 @@ impl SharedMemory {
     /// # Errors
     /// As [`SharedMemory::new`].
     pub fn new_unsealed(name: &CStr, len: usize) -> Result<Self, MappingError> {
-        let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-        ftruncate(&fd, libc::off_t::try_from(len).map_err(|_| Errno::EFBIG)?)?;
-        Self::from_fd(fd, 0, len as u64)
+        Self::from_fd(make(name, len as u64)?, 0, len as u64)
     }
 
     /// Maps `len` bytes at `offset` of somebody's file for reading and writing.
@@ -52,6 +63,7 @@ impl SharedMemory {
         let mapping = Mapping::from_fd(fd.as_fd(), offset, len, Access::READ | Access::WRITE)?;
         Ok(Self {
             fd: Arc::new(fd),
+            file_offset: offset,
             mapping: Arc::new(mapping),
         })
     }
@@ -60,6 +72,12 @@ impl SharedMemory {
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Where the memory begins in the descriptor, in bytes.
+    #[must_use]
+    pub fn file_offset(&self) -> u64 {
+        self.file_offset
     }
 
     /// The mapping, to build a [`crate::Region`] from.
@@ -152,3 +170,13 @@ impl SharedMemory {
         unsafe { access::zero(self.mapping.start(), self.mapping.len()) };
     }
 }
+
+/// A memfd of `size` zero bytes.
+fn make(name: &CStr, size: u64) -> Result<OwnedFd, MappingError> {
+    let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    ftruncate(&fd, libc::off_t::try_from(size).map_err(|_| Errno::EFBIG)?)?;
+    Ok(fd)
+}
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,9 @@ pub const REGION_COUNT: usize = 9;
 pub struct SharedArea {
     /// Where it starts in the region, in bytes; page aligned.
     pub offset: u64,
-    /// The memory behind it, from its byte 0; its length (page aligned) is the area's length.
+    /// The memory behind it, from its byte 0; its length (page aligned) is the area's length. Its
+    /// [`file_offset`](SharedMemory::file_offset) is `offset` (see [`SharedMemory::new_at`]): a client looks for the area at
+    /// the same place in the descriptor as in the region.
     pub memory: SharedMemory,
 }
 
@@ -90,7 +92,12 @@ pub trait Function {
     /// Stops everything and returns to the power-on state. `Defer` if operations must end first.
     fn reset(&mut self, cx: &mut Cx, kind: ResetKind) -> Access;
 
-    /// Whether the access or reset that answered `Defer` has finished. Taken once.
+    /// The client has unmasked the INTx pin, which is also how a guest's end of interrupt arrives: raise the pin again if its
+    /// cause is still there. A signal while the guest handled the previous one is otherwise lost, since the line was up.
+    fn pin_unmasked(&mut self, _cx: &mut Cx) {}
+
+    /// Whether the access or reset that answered `Defer` has finished. Taken once. A read that was deferred is asked again
+    /// then, for its data.
     fn deferred(&mut self) -> Option<Access>;
 
     /// Whether nothing of the client is held any more (asked after `reset(ClientGone | Removed)`).

@@ -3,6 +3,7 @@
 
 mod controller;
 mod controller_bits;
+mod controller_io_bits;
 mod lists;
 mod namespace;
 mod nvm;
@@ -10,9 +11,12 @@ mod power;
 
 pub use controller::IdentifyController;
 pub use controller_bits::{
-    AnaCap, Avscc, Cmic, ControllerType, CqEntrySizes, Ctratt, Dsto, FlushBroadcast, Fna, Frmw,
-    Fuses, Hctma, IocsVendorCommands, Lpa, Mec, Nvmsr, NwpCap, Oacs, Oaes, Oncs, Rpmbs, Sanicap,
-    SglAlignment, SglSupport, SqEntrySizes, Vwc,
+    AnaCap, Avscc, Cmic, ControllerType, Ctratt, Dsto, Frmw, Hctma, Lpa, Mec, Nvmsr, Oacs, Oaes,
+    Rpmbs, Sanicap,
+};
+pub use controller_io_bits::{
+    CqEntrySizes, FlushBroadcast, Fna, Fuses, IocsVendorCommands, NwpCap, Oncs, SglAlignment,
+    SglSupport, SqEntrySizes, Vwc,
 };
 pub use lists::{
     ControllerList, IoCommandSetCombination, IoCommandSetCombinations, NamespaceIdHeader,

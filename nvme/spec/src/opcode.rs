@@ -51,7 +51,8 @@ open_enum! {
         CAPACITY_MANAGEMENT = 0x20,
         /// Lockdown (5.19).
         LOCKDOWN = 0x24,
-        /// Doorbell Buffer Config (5.8).
+        /// Doorbell Buffer Config (5.8): PRP1 is the shadow doorbell buffer, PRP2 the EventIdx
+        /// buffer, one memory page each, laid out as the doorbell registers are.
         DOORBELL_BUFFER_CONFIG = 0x7C,
         /// Fabrics commands (6); aborted by a controller on PCIe.
         FABRICS = 0x7F,

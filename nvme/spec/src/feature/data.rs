@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::open_enum::{open_enum, wire_struct};
 
 open_enum! {
-    /// Timestamp Origin (Base 2.0c, 5.27.1, figure "Timestamp – Data Structure for Get Features").
+    /// Timestamp Origin (Base 2.0c, 5.27.1.11, figure "Timestamp – Data Structure for Get Features").
     pub enum TimestampOrigin: u8 {
         /// Cleared to zero by a controller level reset.
         CLEARED = 0,
@@ -15,7 +15,7 @@ open_enum! {
     }
 }
 
-/// Timestamp, FID 0Eh: the 8 bytes of data (Base 2.0c, 5.27.1).
+/// Timestamp, FID 0Eh: the 8 bytes of data (Base 2.0c, 5.27.1.11).
 #[bitfield(u64)]
 #[derive(PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct FeatureTimestamp {
@@ -32,7 +32,7 @@ pub struct FeatureTimestamp {
 }
 
 wire_struct! {
-    /// Host Behavior Support, FID 16h (Base 2.0c, 5.27.1).
+    /// Host Behavior Support, FID 16h (Base 2.0c, 5.27.1.18).
     pub struct HostBehaviorSupport[512] {
         /// Byte 0: Advanced Command Retry Enable (ACRE); 0 or 1.
         pub acre: u8,
@@ -45,7 +45,7 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// Host Identifier of 64 bits, FID 81h with EXHID cleared (Base 2.0c, 5.27.1).
+    /// Host Identifier of 64 bits, FID 81h with EXHID cleared (Base 2.0c, 5.27.1.25).
     #[derive(Copy)]
     pub struct HostIdentifier64[8] {
         /// The identifier; zero for none.
@@ -54,7 +54,7 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// Host Identifier of 128 bits, FID 81h with EXHID set (Base 2.0c, 5.27.1).
+    /// Host Identifier of 128 bits, FID 81h with EXHID set (Base 2.0c, 5.27.1.25).
     #[derive(Copy)]
     pub struct HostIdentifier128[16] {
         /// The identifier; zero for none.
@@ -62,7 +62,7 @@ wire_struct! {
     }
 }
 
-/// One of the 32 entries of Autonomous Power State Transition, FID 0Ch (Base 2.0c, 5.27.1).
+/// One of the 32 entries of Autonomous Power State Transition, FID 0Ch (Base 2.0c, 5.27.1.9).
 #[bitfield(u64)]
 #[derive(PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ApstEntry {

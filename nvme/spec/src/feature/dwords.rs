@@ -134,7 +134,7 @@ pub struct NumberOfQueues {
     pub ncq_z: u16,
 }
 
-/// Interrupt Coalescing, FID 08h (Base 2.0c, 5.27.1).
+/// Interrupt Coalescing, FID 08h (Base 2.0c, 5.27.1.6).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct InterruptCoalescing {
@@ -145,7 +145,7 @@ pub struct InterruptCoalescing {
     __: u16,
 }
 
-/// Interrupt Vector Configuration, FID 09h (Base 2.0c, 5.27.1).
+/// Interrupt Vector Configuration, FID 09h (Base 2.0c, 5.27.1.7).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct InterruptVectorConfig {
@@ -167,7 +167,7 @@ pub struct WriteAtomicity {
     __: u32,
 }
 
-/// Asynchronous Event Configuration, FID 0Bh (Base 2.0c, 5.27.1).
+/// Asynchronous Event Configuration, FID 0Bh (Base 2.0c, 5.27.1.8).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct AsyncEventConfig {
@@ -200,7 +200,7 @@ pub struct AsyncEventConfig {
     pub discovery_log_change: bool,
 }
 
-/// Autonomous Power State Transition, FID 0Ch (Base 2.0c, 5.27.1).
+/// Autonomous Power State Transition, FID 0Ch (Base 2.0c, 5.27.1.9).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct AutonomousPowerState {
@@ -210,7 +210,7 @@ pub struct AutonomousPowerState {
     __: u32,
 }
 
-/// I/O Command Set Profile, FID 19h (Base 2.0c, 5.27.1).
+/// I/O Command Set Profile, FID 19h (Base 2.0c, 5.27.1.21).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct IoCommandSetProfile {
@@ -221,7 +221,7 @@ pub struct IoCommandSetProfile {
     __: u32,
 }
 
-/// Host Identifier, FID 81h (Base 2.0c, 5.27.1).
+/// Host Identifier, FID 81h (Base 2.0c, 5.27.1.25).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct HostIdentifierCdw11 {
@@ -231,7 +231,7 @@ pub struct HostIdentifierCdw11 {
     __: u32,
 }
 
-/// Reservation Notification Mask, FID 82h (Base 2.0c, 5.27.1).
+/// Reservation Notification Mask, FID 82h (Base 2.0c, 5.27.1.26).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct ReservationNotificationMask {
@@ -248,7 +248,7 @@ pub struct ReservationNotificationMask {
 }
 
 open_enum! {
-    /// Write Protection State (Base 2.0c, 5.27.1 and 8.12).
+    /// Write Protection State (Base 2.0c, 5.27.1.28).
     pub enum WriteProtectState: u8 {
         /// No Write Protect.
         NONE = 0,
@@ -261,7 +261,7 @@ open_enum! {
     }
 }
 
-/// Namespace Write Protection Config, FID 84h (Base 2.0c, 5.27.1).
+/// Namespace Write Protection Config, FID 84h (Base 2.0c, 5.27.1.28).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct NamespaceWriteProtection {

@@ -1,9 +1,11 @@
 //! Identify Controller: CNS 01h.
 
 use super::controller_bits::{
-    AnaCap, Avscc, Cmic, ControllerType, CqEntrySizes, Ctratt, Dsto, Fna, Frmw, Fuses, Hctma,
-    IocsVendorCommands, Lpa, Mec, Nvmsr, NwpCap, Oacs, Oaes, Oncs, Rpmbs, Sanicap, SglSupport,
-    SqEntrySizes, Vwc,
+    AnaCap, Avscc, Cmic, ControllerType, Ctratt, Dsto, Frmw, Hctma, Lpa, Mec, Nvmsr, Oacs, Oaes,
+    Rpmbs, Sanicap,
+};
+use super::controller_io_bits::{
+    CqEntrySizes, Fna, Fuses, IocsVendorCommands, NwpCap, Oncs, SglSupport, SqEntrySizes, Vwc,
 };
 use super::power::PowerStateDescriptor;
 use crate::le128::Le128;

@@ -94,7 +94,8 @@ pub struct IndependentNsFeat {
     pub uidreuse: bool,
     /// Rotational Media (RMEDIA), bit 4.
     pub rmedia: bool,
-    /// Volatile Write Cache Not Present for this namespace (VWCNP), bit 5.
+    /// Volatile Write Cache Not Present for this namespace (VWCNP), bit 5; reserved in 2.0c, named
+    /// by later revisions and read by hosts whatever the controller's version.
     pub vwcnp: bool,
     #[bits(2)]
     __: u8,

@@ -225,3 +225,6 @@ impl Drop for SharedRam {
         unsafe { libc::munmap(self.base.cast(), self.len) };
     }
 }
+
+#[cfg(test)]
+mod tests;

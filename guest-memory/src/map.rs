@@ -156,3 +156,6 @@ impl DmaMap {
             .find(|region| region.backing.as_ref().is_some_and(|m| m.is_poisoned()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,3 +190,6 @@ impl Drop for Mapping {
         unsafe { libc::munmap(self.base.cast(), self.mapped) };
     }
 }
+
+#[cfg(test)]
+mod tests;

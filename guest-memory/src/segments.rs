@@ -324,3 +324,6 @@ impl Drop for Segments {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

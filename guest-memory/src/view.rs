@@ -339,3 +339,6 @@ impl Window {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

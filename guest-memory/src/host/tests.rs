@@ -1,0 +1,44 @@
+use super::*;
+
+fn list(bytes: &[u8]) -> Segments {
+    let mut buffer = HostBuffer::new(bytes.len());
+    buffer.as_mut_slice().copy_from_slice(bytes);
+    Segments::from_host(buffer)
+}
+
+#[test]
+fn a_ram_disk_gives_back_what_it_got() {
+    let ram = SharedRam::new(1 << 20).unwrap();
+    assert!(ram.write(1000, &list(&[7; 9000])));
+    let back = list(&[0; 9002]);
+    assert!(ram.read(999, &back));
+    let back = back.into_host().unwrap();
+    assert_eq!((back.as_slice()[0], back.as_slice()[9001]), (0, 0));
+    assert!(back.as_slice()[1..9001].iter().all(|byte| *byte == 7));
+}
+
+#[test]
+fn ranges_outside_do_nothing() {
+    let ram = SharedRam::new(4096).unwrap();
+    assert!(!ram.write(4000, &list(&[1; 100])));
+    assert!(!ram.read(u64::MAX, &list(&[1; 100])));
+    assert!(!ram.zero(1, 4096));
+    assert!(!ram.zero(u64::MAX, u64::MAX));
+    ram.prefetch(1 << 40, 8);
+    assert!(SharedRam::new(0).is_err());
+}
+
+#[test]
+fn zeroing_keeps_the_edges() {
+    for (at, len) in [(100, 50), (4000, 9000), (4096, 8192), (0, 65536), (4095, 2), (5000, 0)] {
+        let ram = SharedRam::new(65536).unwrap();
+        assert!(ram.write(0, &list(&[0xee; 65536])));
+        assert!(ram.zero(at, len));
+        let all = list(&[0; 65536]);
+        assert!(ram.read(0, &all));
+        for (index, byte) in all.into_host().unwrap().as_slice().iter().enumerate() {
+            let inside = (at..at + len).contains(&(index as u64));
+            assert_eq!(*byte, if inside { 0 } else { 0xee }, "byte {index} of {at}+{len}");
+        }
+    }
+}

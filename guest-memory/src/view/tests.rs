@@ -1,0 +1,101 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::{Region, SharedMemory};
+
+const RW: Access = Access::READ.union(Access::WRITE);
+
+fn region(iova: u64, memory: &SharedMemory, access: Access) -> Region {
+    let backing = Some(Arc::clone(memory.mapping()));
+    Region { iova, len: memory.len() as u64, access, backing }
+}
+
+/// Two regions that touch: 0x1000..0x3000 and 0x3000..0x4000, a read-only one at 0x8000, one without memory at 0xa000.
+fn guest() -> (MapView, SharedMemory, SharedMemory) {
+    let low = SharedMemory::new(c"low", 0x2000).unwrap();
+    let high = SharedMemory::new(c"high", 0x1000).unwrap();
+    let rom = SharedMemory::new(c"rom", 0x1000).unwrap();
+    let bare = Region { iova: 0xa000, len: 0x1000, access: RW, backing: None };
+    let map = DmaMap::empty()
+        .with(region(0x1000, &low, RW))
+        .and_then(|map| map.with(region(0x3000, &high, RW)))
+        .and_then(|map| map.with(region(0x8000, &rom, Access::READ)))
+        .and_then(|map| map.with(bare))
+        .unwrap();
+    (MapView::new(map), low, high)
+}
+
+#[test]
+fn values_cross_regions() {
+    let (view, low, high) = guest();
+    view.write(0x2ffe, &[1u8, 2, 3, 4]).unwrap();
+    assert_eq!(low.read::<[u8; 2]>(0x1ffe), Some([1, 2]));
+    assert_eq!(high.read::<[u8; 2]>(0), Some([3, 4]));
+    assert_eq!(view.read::<[u8; 4]>(0x2ffe), Ok([1, 2, 3, 4]));
+}
+
+#[test]
+fn what_cannot_be_reached_is_a_fault_at_its_address() {
+    let (view, ..) = guest();
+    assert_eq!(view.read::<u8>(0xfff), Err(Fault { iova: 0xfff }));
+    assert_eq!(view.read::<u64>(0x3ffc), Err(Fault { iova: 0x4000 }));
+    assert_eq!(view.read::<u8>(0xa000), Err(Fault { iova: 0xa000 }));
+    assert_eq!(view.read::<u8>(0x8000), Ok(0));
+    assert_eq!(view.write(0x8000, &0u8), Err(Fault { iova: 0x8000 }));
+    assert_eq!(view.read::<u64>(u64::MAX - 2), Err(Fault { iova: u64::MAX - 2 }));
+}
+
+#[test]
+fn the_cached_region_does_not_lend_its_rights() {
+    let (view, ..) = guest();
+    assert!(view.read::<u8>(0x8000).is_ok());
+    assert!(view.write(0x8010, &0u8).is_err());
+    assert!(view.write(0x1000, &0u8).is_ok());
+}
+
+#[test]
+fn contiguous_pushes_merge_and_the_list_keeps_the_memory() {
+    let (mut view, low, _high) = guest();
+    let mut list = Segments::new();
+    view.push(&mut list, 0x1000, 0x800, RW).unwrap();
+    view.push(&mut list, 0x1800, 0x800, RW).unwrap();
+    assert_eq!((list.count(), list.len()), (1, 0x1000));
+    let mapping = Arc::clone(low.mapping());
+    drop(low);
+    view = MapView::new(view.map().cleared());
+    assert!(!mapping.is_sole_owner(), "the list still leases the old map");
+    assert_eq!(list.copy_from_slice(0, &[9; 16]), 16);
+    drop(list);
+    assert!(mapping.is_sole_owner());
+    assert!(view.is_unleased());
+}
+
+#[test]
+fn a_window_answers_only_inside() {
+    let (view, low, _high) = guest();
+    let window = view.window(0x1040, 0x80, RW).unwrap();
+    assert!(window.write(0, &[5u8; 64]));
+    assert_eq!(low.read::<[u8; 64]>(0x40), Some([5; 64]));
+    assert!(!window.write(0x41, &[0u8; 64]));
+    assert_eq!(window.read::<[u8; 64]>(0x41), None);
+    assert_eq!(window.load_u32(0x7c), Some(0));
+    assert_eq!(window.load_u32(0x7e), None);
+    assert_eq!(window.load_u32(usize::MAX), None);
+    assert!(window.publish_16(0x70, [1, 2]));
+    assert!(!window.publish_16(0x78, [1, 2]));
+    assert_eq!(low.read::<[u8; 16]>(0xb0).unwrap()[8], 2);
+}
+
+#[test]
+fn a_window_may_lie_across_regions_but_not_outside() {
+    let (view, low, high) = guest();
+    let window = view.window(0x2f80, 0x100, RW).unwrap();
+    assert!(window.store_u32(0x7c, 11) && window.store_u32(0x80, 12));
+    assert_eq!(low.load_u32(0x1ffc), 11);
+    assert_eq!(high.load_u32(0), 12);
+    assert_eq!(window.read::<[u8; 64]>(0x60), None, "an element torn by a region border is refused");
+    assert!(view.window(0x3f80, 0x100, RW).is_err());
+    assert!(view.window(0x1008, 0x40, RW).is_err(), "misaligned");
+    assert!(view.window(0x8000, 0x40, RW).is_err(), "read-only");
+    assert!(view.window(0x1000, 0, RW).is_err());
+}

@@ -46,3 +46,6 @@ impl Sleeper {
         self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::SeqCst)
     }
 }
+
+#[cfg(test)]
+mod tests;

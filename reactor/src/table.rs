@@ -112,3 +112,6 @@ impl Table {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -479,3 +479,6 @@ impl Reactor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,14 @@ fn ranges_outside_do_nothing() {
 
 #[test]
 fn zeroing_keeps_the_edges() {
-    for (at, len) in [(100, 50), (4000, 9000), (4096, 8192), (0, 65536), (4095, 2), (5000, 0)] {
+    for (at, len) in [
+        (100, 50),
+        (4000, 9000),
+        (4096, 8192),
+        (0, 65536),
+        (4095, 2),
+        (5000, 0),
+    ] {
         let ram = SharedRam::new(65536).unwrap();
         assert!(ram.write(0, &list(&[0xee; 65536])));
         assert!(ram.zero(at, len));
@@ -38,7 +45,11 @@ fn zeroing_keeps_the_edges() {
         assert!(ram.read(0, &all));
         for (index, byte) in all.into_host().unwrap().as_slice().iter().enumerate() {
             let inside = (at..at + len).contains(&(index as u64));
-            assert_eq!(*byte, if inside { 0 } else { 0xee }, "byte {index} of {at}+{len}");
+            assert_eq!(
+                *byte,
+                if inside { 0 } else { 0xee },
+                "byte {index} of {at}+{len}"
+            );
         }
     }
 }

@@ -5,16 +5,27 @@ use proptest::prelude::*;
 use super::*;
 
 fn region(iova: u64, len: u64) -> Region {
-    Region { iova, len, access: Access::READ | Access::WRITE, backing: None }
+    Region {
+        iova,
+        len,
+        access: Access::READ | Access::WRITE,
+        backing: None,
+    }
 }
 
 #[test]
 fn ranges_that_wrap_or_overlap_are_refused() {
     let map = DmaMap::empty().with(region(0x1000, 0x1000)).unwrap();
-    assert_eq!(map.with(region(0x0, 0x1001)).unwrap_err(), MapError::Overlap);
+    assert_eq!(
+        map.with(region(0x0, 0x1001)).unwrap_err(),
+        MapError::Overlap
+    );
     assert_eq!(map.with(region(0x1fff, 1)).unwrap_err(), MapError::Overlap);
     assert_eq!(map.with(region(0x1400, 1)).unwrap_err(), MapError::Overlap);
-    assert_eq!(map.with(region(u64::MAX, 2)).unwrap_err(), MapError::BadRange);
+    assert_eq!(
+        map.with(region(u64::MAX, 2)).unwrap_err(),
+        MapError::BadRange
+    );
     assert_eq!(map.with(region(0x5000, 0)).unwrap_err(), MapError::BadRange);
     let top = map.with(region(u64::MAX, 1)).unwrap();
     assert!(top.find(u64::MAX).is_some());

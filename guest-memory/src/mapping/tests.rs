@@ -11,11 +11,16 @@ fn memory(len: usize) -> SharedMemory {
 fn a_range_needs_no_alignment() {
     let whole = memory(3 * 4096);
     assert!(whole.write(5000, &0x1122_3344u32.to_le_bytes()));
-    let part =
-        Mapping::from_fd(whole.fd(), 5000, 100, Access::READ | Access::WRITE).map(Arc::new).unwrap();
+    let part = Mapping::from_fd(whole.fd(), 5000, 100, Access::READ | Access::WRITE)
+        .map(Arc::new)
+        .unwrap();
     assert_eq!(part.len(), 100);
-    let region =
-        Region { iova: 0x10, len: 100, access: Access::READ, backing: Some(Arc::clone(&part)) };
+    let region = Region {
+        iova: 0x10,
+        len: 100,
+        access: Access::READ,
+        backing: Some(Arc::clone(&part)),
+    };
     let view = MapView::new(crate::DmaMap::empty().with(region).unwrap());
     assert_eq!(view.read::<[u8; 4]>(0x10), Ok(0x1122_3344u32.to_le_bytes()));
 }
@@ -23,8 +28,15 @@ fn a_range_needs_no_alignment() {
 #[test]
 fn a_range_beyond_the_file_is_refused_with_the_numbers() {
     let memory = memory(8192);
-    let refused = |offset, len| Mapping::from_fd(memory.fd(), offset, len, Access::READ).unwrap_err();
-    assert_eq!(refused(4096, 8192), MappingError::BeyondFile { end: 12288, size: 8192 });
+    let refused =
+        |offset, len| Mapping::from_fd(memory.fd(), offset, len, Access::READ).unwrap_err();
+    assert_eq!(
+        refused(4096, 8192),
+        MappingError::BeyondFile {
+            end: 12288,
+            size: 8192
+        }
+    );
     assert_eq!(refused(u64::MAX, 2), MappingError::BadRange);
     assert_eq!(refused(0, 0), MappingError::BadRange);
     assert_eq!(refused(0, 8193).errno(), Errno::EINVAL);
@@ -51,11 +63,17 @@ fn a_truncated_file_poisons_its_mapping_and_nobody_else() {
     assert!(neighbour.write(0, &7u32.to_le_bytes()));
     let before = fault::count();
     nix::unistd::ftruncate(victim.fd(), 4096).unwrap();
-    assert!(!victim.mapping().is_poisoned(), "nothing has touched it yet");
+    assert!(
+        !victim.mapping().is_poisoned(),
+        "nothing has touched it yet"
+    );
     assert_eq!(victim.read::<[u8; 64]>(2 * 4096), Some([0; 64]));
     assert!(victim.mapping().is_poisoned());
     assert!(fault::count() > before);
-    assert!(victim.write(5 * 4096, &[1u8; 8]), "writes go to memory nobody sees");
+    assert!(
+        victim.write(5 * 4096, &[1u8; 8]),
+        "writes go to memory nobody sees"
+    );
     assert_eq!(neighbour.read::<[u8; 4]>(0), Some(7u32.to_le_bytes()));
     assert!(!neighbour.mapping().is_poisoned());
 }

@@ -11,7 +11,12 @@ const SIZE: usize = 1 << 16;
 fn guest() -> (MapView, SharedMemory) {
     let memory = SharedMemory::new(c"guest", SIZE).unwrap();
     let backing = Some(Arc::clone(memory.mapping()));
-    let region = Region { iova: 0, len: SIZE as u64, access: RW, backing };
+    let region = Region {
+        iova: 0,
+        len: SIZE as u64,
+        access: RW,
+        backing,
+    };
     (MapView::new(DmaMap::empty().with(region).unwrap()), memory)
 }
 
@@ -52,7 +57,11 @@ fn zeroing_touches_only_the_list() {
     let mut seen = [0; 64];
     assert!(memory.read_slice(0, &mut seen));
     for (at, byte) in seen.iter().enumerate() {
-        let expected = if (8..16).contains(&at) || (32..35).contains(&at) { 0 } else { 0xff };
+        let expected = if (8..16).contains(&at) || (32..35).contains(&at) {
+            0
+        } else {
+            0xff
+        };
         assert_eq!(*byte, expected, "byte {at}");
     }
 }

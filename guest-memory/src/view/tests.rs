@@ -7,7 +7,12 @@ const RW: Access = Access::READ.union(Access::WRITE);
 
 fn region(iova: u64, memory: &SharedMemory, access: Access) -> Region {
     let backing = Some(Arc::clone(memory.mapping()));
-    Region { iova, len: memory.len() as u64, access, backing }
+    Region {
+        iova,
+        len: memory.len() as u64,
+        access,
+        backing,
+    }
 }
 
 /// Two regions that touch: 0x1000..0x3000 and 0x3000..0x4000, a read-only one at 0x8000, one without memory at 0xa000.
@@ -15,7 +20,12 @@ fn guest() -> (MapView, SharedMemory, SharedMemory) {
     let low = SharedMemory::new(c"low", 0x2000).unwrap();
     let high = SharedMemory::new(c"high", 0x1000).unwrap();
     let rom = SharedMemory::new(c"rom", 0x1000).unwrap();
-    let bare = Region { iova: 0xa000, len: 0x1000, access: RW, backing: None };
+    let bare = Region {
+        iova: 0xa000,
+        len: 0x1000,
+        access: RW,
+        backing: None,
+    };
     let map = DmaMap::empty()
         .with(region(0x1000, &low, RW))
         .and_then(|map| map.with(region(0x3000, &high, RW)))
@@ -42,7 +52,10 @@ fn what_cannot_be_reached_is_a_fault_at_its_address() {
     assert_eq!(view.read::<u8>(0xa000), Err(Fault { iova: 0xa000 }));
     assert_eq!(view.read::<u8>(0x8000), Ok(0));
     assert_eq!(view.write(0x8000, &0u8), Err(Fault { iova: 0x8000 }));
-    assert_eq!(view.read::<u64>(u64::MAX - 2), Err(Fault { iova: u64::MAX - 2 }));
+    assert_eq!(
+        view.read::<u64>(u64::MAX - 2),
+        Err(Fault { iova: u64::MAX - 2 })
+    );
 }
 
 #[test]
@@ -63,7 +76,10 @@ fn contiguous_pushes_merge_and_the_list_keeps_the_memory() {
     let mapping = Arc::clone(low.mapping());
     drop(low);
     view = MapView::new(view.map().cleared());
-    assert!(!mapping.is_sole_owner(), "the list still leases the old map");
+    assert!(
+        !mapping.is_sole_owner(),
+        "the list still leases the old map"
+    );
     assert_eq!(list.copy_from_slice(0, &[9; 16]), 16);
     drop(list);
     assert!(mapping.is_sole_owner());
@@ -93,7 +109,11 @@ fn a_window_may_lie_across_regions_but_not_outside() {
     assert!(window.store_u32(0x7c, 11) && window.store_u32(0x80, 12));
     assert_eq!(low.load_u32(0x1ffc), 11);
     assert_eq!(high.load_u32(0), 12);
-    assert_eq!(window.read::<[u8; 64]>(0x60), None, "an element torn by a region border is refused");
+    assert_eq!(
+        window.read::<[u8; 64]>(0x60),
+        None,
+        "an element torn by a region border is refused"
+    );
     assert!(view.window(0x3f80, 0x100, RW).is_err());
     assert!(view.window(0x1008, 0x40, RW).is_err(), "misaligned");
     assert!(view.window(0x8000, 0x40, RW).is_err(), "read-only");

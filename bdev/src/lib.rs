@@ -16,7 +16,10 @@
 //! [`Bdev`]; no knowledge of any device that stands above.
 #![forbid(unsafe_code)]
 
+mod disk;
 mod io;
+pub mod malloc;
+pub mod null;
 mod traits;
 
 pub use io::{Io, IoKind, IoStatus};

@@ -171,7 +171,9 @@ pub trait Channel {
         }
     }
 
-    /// A request that will be submitted soon: bring its memory closer. Costs nothing where it does not help.
+    /// Announces the request that will be submitted after the one submitted next, so that a RAM disk can bring its memory closer
+    /// while it copies. Call it directly before the `submit` of the request in front. Costs nothing where it does not help,
+    /// and promises nothing: the announced request may never come.
     fn prefetch(&self, _io: &Io) {}
 }
 

@@ -78,6 +78,58 @@ unsafe fn copy_block(dst: *mut u8, src: *const u8, len: usize) {
     unsafe { copy_small(dst, src, len) }
 }
 
+/// Copies as [`copy`] and meanwhile claims the lines of `ahead`, where the next copy will write: one line per line copied.
+/// Claiming them all at once would stall this copy, claiming none would stall the next one.
+///
+/// # Safety
+/// As [`copy`]. `ahead` may be any address.
+#[inline]
+pub(crate) unsafe fn copy_ahead(dst: *mut u8, src: *const u8, len: usize, ahead: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let whole = len & !63;
+        if whole > 0 {
+            // SAFETY: reads and writes `whole <= len` bytes, a line at a time, which the caller allows; a prefetch never
+            // faults.
+            unsafe {
+                std::arch::asm!(
+                    "2:",
+                    "prefetchw [{ahead} + {at}]",
+                    "movups {a}, [{src} + {at}]",
+                    "movups {b}, [{src} + {at} + 16]",
+                    "movups {c}, [{src} + {at} + 32]",
+                    "movups {d}, [{src} + {at} + 48]",
+                    "movups [{dst} + {at}], {a}",
+                    "movups [{dst} + {at} + 16], {b}",
+                    "movups [{dst} + {at} + 32], {c}",
+                    "movups [{dst} + {at} + 48], {d}",
+                    "add {at}, 64",
+                    "cmp {at}, {whole}",
+                    "jb 2b",
+                    ahead = in(reg) ahead,
+                    src = in(reg) src,
+                    dst = in(reg) dst,
+                    whole = in(reg) whole,
+                    at = inout(reg) 0usize => _,
+                    a = out(xmm_reg) _,
+                    b = out(xmm_reg) _,
+                    c = out(xmm_reg) _,
+                    d = out(xmm_reg) _,
+                    options(nostack)
+                );
+            }
+        }
+        // SAFETY: the rest of what the caller allows.
+        unsafe { copy_small(dst.add(whole), src.add(whole), len - whole) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = ahead;
+        // SAFETY: the caller's contract is the same.
+        unsafe { copy(dst, src, len) };
+    }
+}
+
 /// Writes `len` zero bytes at `dst`.
 ///
 /// # Safety

@@ -170,6 +170,36 @@ impl SharedRam {
         true
     }
 
+    /// As [`SharedRam::write`], and meanwhile claims the cache lines at `next`, where the next write will go (any value: it is
+    /// only a hint).
+    #[inline]
+    #[must_use]
+    pub fn write_ahead(&self, offset: u64, list: &Segments, next: u64) -> bool {
+        let Some(memory) = self.at(offset, list.len()) else {
+            return false;
+        };
+        // Beyond the end there is nothing of ours to claim; the own lines are harmless.
+        let ahead = self.at(next, list.len()).unwrap_or(memory);
+        // SAFETY: as in `read`.
+        unsafe { list.copy_out_ahead(memory, ahead) };
+        true
+    }
+
+    /// Writes `len` zero bytes at `offset`, keeping the pages. `false` if out of range.
+    #[inline]
+    #[must_use]
+    pub fn clear(&self, offset: u64, len: u64) -> bool {
+        let Some((memory, len)) = usize::try_from(len)
+            .ok()
+            .and_then(|len| Some((self.at(offset, len)?, len)))
+        else {
+            return false;
+        };
+        // SAFETY: `at` checked the range.
+        unsafe { access::zero(memory, len) };
+        true
+    }
+
     /// Makes `len` bytes at `offset` zero; whole pages inside are given back to the system. `false` if out of range.
     #[must_use]
     pub fn zero(&self, offset: u64, len: u64) -> bool {

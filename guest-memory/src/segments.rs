@@ -181,6 +181,33 @@ impl Segments {
         }
     }
 
+    /// Drops everything behind the first `len` bytes from the list. The memory stays leased.
+    pub fn truncate(&mut self, len: usize) {
+        if len >= self.total {
+            return;
+        }
+        self.total = len;
+        let count = self.count;
+        let list = if self.spill.is_empty() {
+            &mut self.inline.0[..count]
+        } else {
+            &mut self.spill[..]
+        };
+        let mut rest = len;
+        let mut kept = 0;
+        for segment in list {
+            if rest == 0 {
+                break;
+            }
+            segment.iov_len = segment.iov_len.min(rest);
+            rest -= segment.iov_len;
+            kept += 1;
+        }
+        self.count = kept;
+        // An emptied spill would send `iovecs` to the inline ranges, of which none are in use then.
+        self.spill.truncate(kept);
+    }
+
     /// Drops the first `bytes` bytes from the list (what a short transfer has already moved). The memory stays leased.
     pub fn advance(&mut self, bytes: usize) {
         let mut rest = bytes.min(self.total);
@@ -276,6 +303,21 @@ impl Segments {
                 }
             }
             at = at.wrapping_add(len);
+        });
+    }
+
+    /// Copies the list to raw memory that the caller vouches for, claiming the lines from `ahead` on for the next copy.
+    ///
+    /// # Safety
+    /// `memory` must be writable for `self.len()` bytes and not overlap the list. `ahead` may be any address.
+    #[inline]
+    pub(crate) unsafe fn copy_out_ahead(&self, memory: *mut u8, ahead: *const u8) {
+        let (mut at, mut ahead) = (memory, ahead);
+        self.walk(0, self.total, |host, len| {
+            // SAFETY: the lease covers `host..host + len`, the caller covers `memory`; pieces add up to `self.len()`.
+            unsafe { access::copy_ahead(at, host, len, ahead) };
+            at = at.wrapping_add(len);
+            ahead = ahead.wrapping_add(len);
         });
     }
 

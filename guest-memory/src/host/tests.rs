@@ -53,3 +53,41 @@ fn zeroing_keeps_the_edges() {
         }
     }
 }
+
+#[test]
+fn copying_ahead_copies_the_same() {
+    for (at, len, next) in [
+        (0, 4096, 8192),
+        (1, 64, 0),
+        (3, 63, u64::MAX),
+        (100, 1000, 65535),
+        (512, 0, 0),
+    ] {
+        let bytes: Vec<u8> = (0..len).map(|index| (index % 251) as u8 + 1).collect();
+        let ram = SharedRam::new(65536).unwrap();
+        assert!(ram.write_ahead(at, &list(&bytes), next));
+        let all = list(&[0; 65536]);
+        assert!(ram.read(0, &all));
+        let all = all.into_host().unwrap();
+        let at = at as usize;
+        assert_eq!(&all.as_slice()[at..at + len], bytes);
+        let around = [&all.as_slice()[..at], &all.as_slice()[at + len..]];
+        assert!(around.iter().all(|rest| rest.iter().all(|byte| *byte == 0)));
+    }
+    let ram = SharedRam::new(4096).unwrap();
+    assert!(!ram.write_ahead(4095, &list(&[1; 2]), 0));
+}
+
+#[test]
+fn clearing_stays_inside() {
+    let ram = SharedRam::new(8192).unwrap();
+    assert!(ram.write(0, &list(&[5; 8192])));
+    assert!(ram.clear(4000, 200));
+    assert!(!ram.clear(8000, 193) && !ram.clear(u64::MAX, 1));
+    let all = list(&[0; 8192]);
+    assert!(ram.read(0, &all));
+    for (index, byte) in all.into_host().unwrap().as_slice().iter().enumerate() {
+        let expected = if (4000..4200).contains(&index) { 0 } else { 5 };
+        assert_eq!(*byte, expected, "byte {index}");
+    }
+}

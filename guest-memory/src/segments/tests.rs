@@ -101,3 +101,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn cutting_the_end_leaves_the_start() {
+    let (view, memory) = guest();
+    for pieces in [1, 3, 4, 5, 20] {
+        for keep in [0, 1, 100, 101, 350, 399, 400, 450, 2000, 5000] {
+            let mut list = Segments::new();
+            for piece in 0..pieces {
+                view.push(&mut list, piece * 200, 100, RW).unwrap();
+            }
+            list.truncate(keep);
+            let len = keep.min(pieces as usize * 100);
+            assert_eq!((list.len(), list.count()), (len, len.div_ceil(100)));
+            assert_eq!(list.iovecs().len(), list.count());
+            memory.zero();
+            assert_eq!(list.copy_from_slice(0, &[1; SIZE]), len);
+            let mut all = vec![0; SIZE];
+            assert!(memory.read_slice(0, &mut all));
+            assert_eq!(all.iter().filter(|byte| **byte == 1).count(), len);
+            view.push(&mut list, 60_000, 10, RW).unwrap();
+            assert_eq!(list.len(), len + 10);
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //! ```text
 //!  control thread:  Arc<dyn Bdev> ── info, size, resize ──┐
 //!                                                         │ open(cx), once per user and reactor
-//!  reactor:         Box<dyn Channel> ◄────────────────────┘
+//!  reactor:         Box<dyn Channel> ◄──── counted ───────┘
 //!                     submit(cx, tag, Io) ─► Done(status)          RAM and null: right here
 //!                                        ├─► Queued ─ ring ─► Event::Complete{tag, op, result} ─► finish ─► Done(status)
 //!                                        └─► Full(io)              no room in the ring: the caller keeps the request
@@ -12,17 +12,24 @@
 //! parts to [`Channel::finish`] of the channel it submitted to. So a request needs no boxed future, no callback and no
 //! second table.
 //!
+//! Device models call [`open()`], which counts; [`Bdev::open`] is the bare channel.
+//!
 //! What it does not do: no partitions, volumes or caches; no policy about who may open what beyond the write claim of
 //! [`Bdev`]; no knowledge of any device that stands above.
 #![forbid(unsafe_code)]
 
+mod counted;
 mod disk;
 mod io;
 pub mod malloc;
 pub mod null;
+mod stats;
+mod tags;
 mod traits;
 
+pub use counted::open;
 pub use io::{Io, IoKind, IoStatus};
+pub use stats::{IoStats, OpStats, StatsReset, local_stats, reset_local_stats};
 pub use traits::{
     Bdev, BdevError, BdevInfo, Channel, DriverValue, Features, Finished, SharedBdev, Submitted,
 };

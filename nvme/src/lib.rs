@@ -18,7 +18,11 @@
 #![forbid(unsafe_code)]
 
 mod config;
+#[allow(dead_code, reason = "users follow")]
+mod data;
 mod handle;
+#[allow(dead_code, unused_macros, unused_imports, reason = "users follow")]
+mod limit;
 mod messages;
 mod namespace;
 #[allow(dead_code, reason = "users follow")]

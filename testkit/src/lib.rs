@@ -1,2 +1,11 @@
-//! `testkit`
+//! What tests and measurements need: clients, drivers, a load generator. Development only, but `vtarget bench` shows
+//! the load generator to operators too.
+//!
+//! * [`vfio_user`]: a vfio-user client, strict and as rude as asked.
+//! * [`nvme`]: an NVMe driver on top of it.
+//! * [`load`]: keeps queues full and measures.
+#![forbid(unsafe_code)]
+
+pub mod load;
+pub mod nvme;
 pub mod vfio_user;

@@ -22,8 +22,8 @@ pub mod code {
 
 /// Why a call was refused: JSON-RPC 2.0 section 5.1 (`code`, `message`).
 ///
-/// Codes are SPDK's, so that scripts keep working. The message starts with the text SPDK gives and, after a colon,
-/// says what SPDK leaves in its log: the reason, and what to do about it.
+/// Codes are SPDK's, so that scripts keep working. The message starts with the text SPDK gives and,
+/// after a colon, says what SPDK leaves in its log: the reason, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RpcError {
     /// One of [`code`], or `-errno`.
@@ -75,13 +75,14 @@ impl RpcError {
         Self::with_reason(code::WRONG_STATE, "Wrong state", reason)
     }
 
-    /// `-errno` with the system's text for it, then the reason: "No such device: no bdev is called …".
+    /// `-errno` with the system's text for it, then the reason: "No such device: no bdev is called
+    /// …".
     pub fn errno(errno: Errno, reason: impl Display) -> Self {
         Self::os_error(errno as i32, reason)
     }
 
-    /// Like [`errno`](Self::errno), for a raw errno of either sign. Zero, which would tell the client that the failure
-    /// was none, becomes EIO.
+    /// Like [`errno`](Self::errno), for a raw errno of either sign. Zero, which would tell the
+    /// client that the failure was none, becomes EIO.
     pub fn os_error(errno: i32, reason: impl Display) -> Self {
         let errno = match errno.unsigned_abs() {
             0 => Errno::EIO as i32,

@@ -1,9 +1,9 @@
 //! Cutting a byte stream into JSON values.
 //!
-//! SPDK's protocol has no delimiter: a value ends where its last bracket closes, white space between
-//! values is skipped, and a value is taken the moment it is complete. [`Framer`] does this without
-//! looking at any byte twice, however the bytes arrive; parsing proper happens once, on the whole
-//! frame.
+//! SPDK's protocol has no delimiter: a value ends where its last bracket closes, white space
+//! between values is skipped, and a value is taken the moment it is complete. [`Framer`] does this
+//! without looking at any byte twice, however the bytes arrive; parsing proper happens once, on the
+//! whole frame.
 
 mod scan;
 

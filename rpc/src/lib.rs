@@ -1,16 +1,16 @@
-//! JSON-RPC 2.0 over a UNIX stream socket, as SPDK speaks it: its framing, limits, codes and states, so that
-//! `rpc.py` and whatever else drives SPDK works unchanged. No domain knowledge: it carries calls, it knows none but
-//! `rpc_get_methods`.
+//! JSON-RPC 2.0 over a UNIX stream socket, as SPDK speaks it: its framing, limits, codes and
+//! states, so that `rpc.py` and whatever else drives SPDK works unchanged. No domain knowledge: it
+//! carries calls, it knows none but `rpc_get_methods`.
 //!
 //! ```text
-//! client ──bytes──▶ Framer ──frame──▶ message ──Request──▶ sink ──channel──▶ Registry::dispatch ──▶ handler
-//!    ▲              (one "rpc" thread: Server)                                (the daemon's control thread)  │
-//!    └──────────bytes── Outbox ◀── reply ◀── waker ◀────────────────── Responder (any thread, any time) ◀────┘
+//! client ──▶ Framer ──▶ message ──▶ sink ──channel──▶ Registry::dispatch ──▶ handler
+//!    ▲       (one "rpc" thread: Server)              (the daemon's control thread)│
+//!    └────── Outbox ◀── reply ◀── waker ◀──────────── Responder (any thread) ◀────┘
 //! ```
 //!
-//! Nothing here is on the path of guests' I/O. What matters instead is that a call is answered at once (the thread
-//! sleeps in the kernel until something happens, it does not poll), and that no client can harm another: see
-//! [`Limits`], and the tests in `tests/socket/hostile.rs`.
+//! Nothing here is on the path of guests' I/O. What matters instead is that a call is answered at
+//! once (the thread sleeps in the kernel until something happens, it does not poll), and that no
+//! client can harm another: see [`Limits`], and the tests in `tests/socket/hostile.rs`.
 //!
 //! ```
 //! use rpc::{Client, DecodeStyle, Params, Registry, RpcError, Server, ServerOptions, State, When};
@@ -53,8 +53,8 @@
 //!
 //! let mut client = Client::connect(&path, Default::default())?;
 //! assert_eq!(client.call("bdev_null_resize", json!({"name": "Null0", "new_size": 8}))?, true);
-//! let error = client.call("bdev_null_resize", json!({"name": "Null0", "newsize": 8})).unwrap_err();
-//! assert!(error.to_string().contains("unknown field `newsize`"));
+//! let refused = client.call("bdev_null_resize", json!({"name": "Null0", "newsize": 8}));
+//! assert!(refused.unwrap_err().to_string().contains("unknown field `newsize`"));
 //! # drop(client);
 //! server.shutdown(std::time::Duration::from_secs(1));
 //! # control.join().unwrap();
@@ -63,13 +63,14 @@
 //! ```
 //!
 //! # Where it is kinder than SPDK
-//! Every refusal says why, after the text SPDK would send. A client learns why before it is disconnected. One that has
-//! finished sending (`shutdown(SHUT_WR)`) still gets its answers. Methods without parameters accept `{}`. A call whose
-//! handler forgets it is answered. Replies of a batch keep the order of the calls.
+//! Every refusal says why, after the text SPDK would send. A client learns why before it is
+//! disconnected. One that has finished sending (`shutdown(SHUT_WR)`) still gets its answers.
+//! Methods without parameters accept `{}`. A call whose handler forgets it is answered. Replies of
+//! a batch keep the order of the calls.
 //!
 //! # What it does not do
-//! TCP, authentication (the socket's permissions are the access control), comments on the socket, calls from the server
-//! to the client.
+//! TCP, authentication (the socket's permissions are the access control), comments on the socket,
+//! calls from the server to the client.
 #![forbid(unsafe_code)]
 
 mod client;

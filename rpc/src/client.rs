@@ -49,12 +49,14 @@ impl Default for ClientOptions {
 pub enum ClientError {
     /// There is no socket.
     #[error(
-        "there is no RPC socket {0:?}: is the daemon running? If it uses another socket, give it with -r"
+        "there is no RPC socket {0:?}: is the daemon running? If it uses another socket, give it \
+         with -r"
     )]
     NoSocket(PathBuf),
     /// There is a socket, but no server behind it.
     #[error(
-        "nothing listens on {0:?}: the daemon is no longer running, or uses another socket (give it with -r)"
+        "nothing listens on {0:?}: the daemon is no longer running, or uses another socket (give \
+         it with -r)"
     )]
     NotListening(PathBuf),
     /// The socket's permissions do not allow it.

@@ -89,7 +89,7 @@ impl Counted {
         match kind {
             IoKind::Read => Some(&mut self.reads),
             IoKind::Write => Some(&mut self.writes),
-            IoKind::Flush | IoKind::Unmap | IoKind::WriteZeroes => None,
+            IoKind::Compare | IoKind::Flush | IoKind::Unmap | IoKind::WriteZeroes => None,
         }
     }
 

@@ -128,7 +128,7 @@ impl Disk {
     #[inline]
     pub(crate) fn admit(&self, io: &Io) -> Result<Extent, IoStatus> {
         let needs = match io.kind {
-            IoKind::Read | IoKind::Flush => Features::empty(),
+            IoKind::Read | IoKind::Compare | IoKind::Flush => Features::empty(),
             IoKind::Write | IoKind::WriteZeroes => Features::WRITE,
             IoKind::Unmap => Features::WRITE.union(Features::UNMAP),
         };
@@ -148,7 +148,8 @@ impl Disk {
             offset: io.lba << self.block_shift,
             len: io.blocks << self.block_shift,
         };
-        if matches!(io.kind, IoKind::Read | IoKind::Write) && io.segments.len() as u64 != extent.len
+        if matches!(io.kind, IoKind::Read | IoKind::Write | IoKind::Compare)
+            && io.segments.len() as u64 != extent.len
         {
             return Err(IoStatus::Failed(Errno::EINVAL));
         }

@@ -10,6 +10,8 @@ pub enum IoKind {
     Read,
     /// Memory to disk.
     Write,
+    /// Look whether memory and disk hold the same: [`IoStatus::Miscompare`] if not. Not atomic with anything.
+    Compare,
     /// Make all writes completed before this request durable.
     Flush,
     /// The blocks are no longer needed; afterwards they read as zeroes ([`crate::Features::UNMAP_ZEROES`]) or anything.
@@ -27,7 +29,7 @@ pub struct Io {
     pub lba: u64,
     /// Number of blocks (ignored by `Flush`).
     pub blocks: u64,
-    /// The data of a read or write, exactly `blocks` blocks long; empty otherwise.
+    /// The data of a read, write or compare, exactly `blocks` blocks long; empty otherwise.
     pub segments: Segments,
     /// Complete only when durable (`Write`, `WriteZeroes`, `Unmap`).
     pub fua: bool,
@@ -38,6 +40,8 @@ pub struct Io {
 pub enum IoStatus {
     /// Done.
     Ok,
+    /// A compare found a difference.
+    Miscompare,
     /// Beyond the end of the disk (which may have shrunk meanwhile).
     OutOfRange,
     /// The disk does not do this.

@@ -134,6 +134,10 @@ impl Channel for MallocChannel {
                     self.ram.write(extent.offset, &io.segments)
                 }
             },
+            IoKind::Compare => match self.ram.matches(extent.offset, &io.segments) {
+                Some(false) => return Submitted::Done(IoStatus::Miscompare),
+                equal => equal.is_some(),
+            },
             IoKind::WriteZeroes if extent.len <= CLEAR_AT_MOST => {
                 self.ram.clear(extent.offset, extent.len)
             }
@@ -160,7 +164,7 @@ impl Channel for MallocChannel {
         match io.kind {
             IoKind::Read => self.ram.prefetch(extent.offset, READ_AHEAD_LINES),
             IoKind::Write => self.announced.set(Some(extent.offset)),
-            IoKind::Flush | IoKind::Unmap | IoKind::WriteZeroes => {}
+            IoKind::Compare | IoKind::Flush | IoKind::Unmap | IoKind::WriteZeroes => {}
         }
     }
 }

@@ -56,13 +56,15 @@ pub struct IoStats {
     pub read: OpStats,
     /// Writes, without [`IoStats::write_zeroes`].
     pub write: OpStats,
+    /// Compares that found no difference.
+    pub compare: OpStats,
     /// Unmaps.
     pub unmap: OpStats,
     /// Write zeroes.
     pub write_zeroes: OpStats,
     /// Flushes.
     pub flush: OpStats,
-    /// Requests of any kind that ended with an error, whoever's fault it was.
+    /// Requests of any kind that ended otherwise, whoever's fault it was; compares that found a difference too.
     pub failed: u64,
 }
 
@@ -71,6 +73,7 @@ impl IoStats {
     pub fn add(&mut self, other: &Self) {
         self.read.add(&other.read);
         self.write.add(&other.write);
+        self.compare.add(&other.compare);
         self.unmap.add(&other.unmap);
         self.write_zeroes.add(&other.write_zeroes);
         self.flush.add(&other.flush);
@@ -92,7 +95,7 @@ pub enum StatsReset {
 /// The counters of one disk on one reactor.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    ops: [Cell<OpStats>; 5],
+    ops: [Cell<OpStats>; 6],
     failed: Cell<u64>,
 }
 
@@ -103,6 +106,7 @@ fn index(kind: IoKind) -> usize {
         IoKind::Flush => 2,
         IoKind::Unmap => 3,
         IoKind::WriteZeroes => 4,
+        IoKind::Compare => 5,
     }
 }
 
@@ -135,6 +139,7 @@ impl Counters {
         IoStats {
             read: self.of(IoKind::Read),
             write: self.of(IoKind::Write),
+            compare: self.of(IoKind::Compare),
             unmap: self.of(IoKind::Unmap),
             write_zeroes: self.of(IoKind::WriteZeroes),
             flush: self.of(IoKind::Flush),

@@ -5,7 +5,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 
 use nix::errno::Errno;
 
-use crate::segments::Segments;
+use crate::segments::{COMPARE_CHUNK, Segments};
 use crate::{PAGE_SIZE, access};
 
 /// A page-aligned, zeroed buffer that one owner holds. Used where guest memory cannot take part directly: unaligned
@@ -183,6 +183,24 @@ impl SharedRam {
         // SAFETY: as in `read`.
         unsafe { list.copy_out_ahead(memory, ahead) };
         true
+    }
+
+    /// Whether `list` holds what is at `offset`; `None` if out of range.
+    #[must_use]
+    pub fn matches(&self, offset: u64, list: &Segments) -> Option<bool> {
+        let memory = self.at(offset, list.len())?;
+        let mut copy = [0; COMPARE_CHUNK];
+        let mut skip = 0;
+        while skip < list.len() {
+            let piece = &mut copy[..COMPARE_CHUNK.min(list.len() - skip)];
+            // SAFETY: `at` checked `list.len()` bytes, of which this is a piece; `copy` is our own.
+            unsafe { access::copy(piece.as_mut_ptr(), memory.wrapping_add(skip), piece.len()) };
+            if !list.matches(skip, piece) {
+                return Some(false);
+            }
+            skip += piece.len();
+        }
+        Some(true)
     }
 
     /// Writes `len` zero bytes at `offset`, keeping the pages. `false` if out of range.

@@ -20,6 +20,9 @@ pub(crate) enum Lease {
     Host(HostBuffer),
 }
 
+/// Comparing copies this many bytes at a time out of shared memory, so that what is compared holds still.
+pub(crate) const COMPARE_CHUNK: usize = 4096;
+
 const EMPTY: libc::iovec = libc::iovec {
     iov_base: std::ptr::null_mut(),
     iov_len: 0,
@@ -284,6 +287,18 @@ impl Segments {
             copied += len;
         });
         copied
+    }
+
+    /// Whether the bytes from `skip` on begin with `data`; `false` if there are fewer.
+    #[must_use]
+    pub fn matches(&self, skip: usize, data: &[u8]) -> bool {
+        let mut copy = [0; COMPARE_CHUNK];
+        let mut at = skip;
+        data.chunks(COMPARE_CHUNK).all(|piece| {
+            let copied = self.copy_to_slice(at, &mut copy[..piece.len()]);
+            at += copied;
+            &copy[..copied] == piece
+        })
     }
 
     /// Copies between the list and raw memory that the caller vouches for.

@@ -50,7 +50,7 @@ fn ranges_are_checked_without_overflow() {
 #[test]
 fn memory_that_does_not_fit_the_blocks_is_refused() {
     let disk = disk(Features::WRITE);
-    for kind in [IoKind::Read, IoKind::Write] {
+    for kind in [IoKind::Read, IoKind::Write, IoKind::Compare] {
         for bytes in [0, 512, 8192] {
             let refused = Err(IoStatus::Failed(Errno::EINVAL));
             assert_eq!(disk.admit(&io(kind, 0, 1, bytes)), refused);
@@ -66,7 +66,9 @@ fn abilities_decide_before_ranges() {
         let status = read_only.admit(&io(kind, 1000, 1, 4096));
         assert_eq!(status, Err(IoStatus::ReadOnly));
     }
-    assert!(read_only.admit(&io(IoKind::Read, 0, 1, 4096)).is_ok());
+    for kind in [IoKind::Read, IoKind::Compare] {
+        assert!(read_only.admit(&io(kind, 0, 1, 4096)).is_ok());
+    }
     let no_unmap = disk(Features::WRITE);
     let status = no_unmap.admit(&io(IoKind::Unmap, 0, 1, 0));
     assert_eq!(status, Err(IoStatus::Unsupported));

@@ -91,3 +91,21 @@ fn clearing_stays_inside() {
         assert_eq!(*byte, expected, "byte {index}");
     }
 }
+
+#[test]
+fn comparing_finds_every_difference() {
+    let ram = SharedRam::new(8192).unwrap();
+    let bytes: Vec<u8> = (0..6000).map(|index| (index % 251) as u8).collect();
+    assert!(ram.write(100, &list(&bytes)));
+    assert_eq!(ram.matches(100, &list(&bytes)), Some(true));
+    assert_eq!(ram.matches(8192, &Segments::new()), Some(true));
+    for at in [0, 1, 511, 2999, 4095, 4096, 5999] {
+        let mut other = bytes.clone();
+        other[at] ^= 1;
+        assert_eq!(ram.matches(100, &list(&other)), Some(false), "byte {at}");
+        assert!(!list(&bytes).matches(0, &other));
+    }
+    assert_eq!(ram.matches(2193, &list(&bytes)), None);
+    assert!(list(&bytes).matches(1000, &bytes[1000..]));
+    assert!(!list(&bytes).matches(1, &bytes), "too few bytes");
+}

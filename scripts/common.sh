@@ -21,3 +21,15 @@ die() {
 usage() {
 	sed -n '2,/^[^#]/{/^#/!d;s/^# \{0,1\}//;p}' "$0"
 }
+
+# build — builds the daemon as it is shipped. VTARGET_BINARY names a finished one instead.
+build() {
+	[[ -z ${VTARGET_BINARY:-} ]] || return 0
+	if ! command -v cargo >/dev/null && [[ -x $HOME/.cargo/bin/cargo ]]; then
+		PATH=$HOME/.cargo/bin:$PATH
+	fi
+	command -v cargo >/dev/null || die "cargo is missing. Install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' \
+		"$VTARGET_ROOT/Cargo.toml") or newer: 'apt-get install rustup && rustup default stable' on Debian 13, or see rustup.rs"
+	say "building the daemon (cargo build --release)"
+	(cd "$VTARGET_ROOT" && cargo build --release --bin vtarget)
+}

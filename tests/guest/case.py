@@ -5,11 +5,12 @@ from __future__ import annotations
 import enum
 import hashlib
 import os
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable, Sequence
+from typing import Any
 
 from guest.guest import SCENARIO_TIMEOUT, Guest, Results
 from guest.lab import Lab
@@ -109,9 +110,11 @@ class Controller:
 class Environment:
     """Where one case runs. Everything made through it is gone when it is left."""
 
-    def __init__(self, peer: Peer, artifacts: Path, *, keep: bool = False, echo: bool = False) -> None:
+    def __init__(self, peer: Peer, artifacts: Path, *, keep: bool = False, echo: bool = False, soak: int | None = None) -> None:
+        """`keep` leaves the disks' files, `echo` shows the consoles, `soak` asks the boot cases for that many boots."""
         self.peer = peer
         self.artifacts = artifacts
+        self.soak = soak
         self.lab = Lab()
         self._keep = keep
         self._echo = echo
@@ -130,6 +133,11 @@ class Environment:
             for disk in self._disks:
                 if disk.path is not None:
                     disk.path.unlink(missing_ok=True)
+
+    def progress(self, text: str) -> None:
+        """Tells a person how far a long run is."""
+        if self.soak is not None:
+            print(f"        {self.artifacts.name}: {text}", flush=True)
 
     def daemon(self, **transport: Any) -> Target:
         """The daemon, started on first use; `transport` are parameters for nvmf_create_transport then."""

@@ -17,9 +17,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterable, Sequence
 
 from guest import process
 from guest.cpio import Archive
@@ -181,8 +181,9 @@ class Guest:
 
     def _command(self, channel: int) -> list[str]:
         kvm = self._accelerator == "kvm"
-        # Warnings of the kernel are shown; a panic is final (a guest that reboots on its own would hide it).
-        append = f"console=ttyS0 loglevel=5 panic=0 {self._append}".rstrip()
+        # Warnings of the kernel are shown; a panic is final (a guest that reboots on its own would hide it); on a busy host the
+        # watchdog would otherwise give up the time stamp counter for a clock that is slow to emulate.
+        append = f"console=ttyS0 loglevel=5 panic=0 tsc=reliable {self._append}".rstrip()
         return [
             *(self._lab.qemu(), "-name", self.name),
             *("-machine", "q35,memory-backend=memory", "-accel", self._accelerator, "-cpu", "host" if kvm else "max"),

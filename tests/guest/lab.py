@@ -84,8 +84,8 @@ class Lab:
 
     def _kvm_boots(self) -> bool:
         # Here, because guest.py needs this module.
-        from guest.guest import Guest, GuestError  # noqa: PLC0415
-        from guest.scratch import Scratch  # noqa: PLC0415
+        from guest.guest import Guest, GuestError
+        from guest.scratch import Scratch
 
         with Scratch() as scratch:
             guest = Guest(self, "kvm-probe", scratch.path, "true", accelerator="kvm")

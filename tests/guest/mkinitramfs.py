@@ -15,10 +15,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from guest.cpio import Archive  # noqa: E402
+from guest.cpio import Archive
 
-# Beside busybox, whose applets are linked in wherever no program of this list has the name.
+# Beside busybox, whose applets are linked in wherever no program of this list has the name. The shell is dash, because
+# busybox's takes its own applets before any program of that name.
 PROGRAMS = (
+    "usr/bin/dash",
     "usr/bin/fio",
     "usr/sbin/nvme",
     "usr/sbin/mke2fs",
@@ -29,7 +31,7 @@ PROGRAMS = (
     "usr/bin/lsblk",
     "usr/bin/findmnt",
 )
-LINKS = {"usr/sbin/mkfs.ext4": "mke2fs", "usr/sbin/fsck.ext4": "e2fsck"}
+LINKS = {"usr/bin/sh": "dash", "usr/sbin/mkfs.ext4": "mke2fs", "usr/sbin/fsck.ext4": "e2fsck"}
 
 # What the stock kernels do not carry inside. NVMe, ext4 and the serial ports are built in; virtio-blk is there as the peer to
 # compare with. A name that a kernel has built in is skipped.
@@ -46,7 +48,7 @@ def libraries(root: Path, program: Path) -> list[Path]:
     """The shared libraries `program` loads, asked of the unpacked packages' own dynamic linker."""
     linker = root / "usr/lib64/ld-linux-x86-64.so.2"
     search = ":".join(str(path) for path in library_path(root))
-    command = [linker, "--inhibit-cache", "--library-path", search, "--list", program]
+    command = [str(linker), "--inhibit-cache", "--library-path", search, "--list", str(program)]
     listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [Path(path) for path in re.findall(r"=> (/\S+)", listing)]
 
@@ -123,7 +125,10 @@ def write_modules(tree: Path, out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in (("programs", "directory the packages were unpacked in"), ("modules", "a kernel's module directory")):
+    for name, what in (
+        ("programs", "directory the packages were unpacked in"),
+        ("modules", "a kernel's module directory"),
+    ):
         command = commands.add_parser(name)
         command.add_argument("tree", type=Path, help=what)
         command.add_argument("out", type=Path, help="archive to write")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from typing import IO, Any, Sequence
+from collections.abc import Sequence
+from typing import IO, Any
 
 
 def spawn(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:

@@ -9,6 +9,7 @@ disks lie in target/guest/CASE. Nothing outlives this process, however it ends.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import importlib
 import json
@@ -23,11 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from guest import process, scratch  # noqa: E402
-from guest.case import CASES, Case, CaseFailed, Environment, Peer, Skipped  # noqa: E402
-from guest.guest import GuestError  # noqa: E402
-from guest.lab import REPOSITORY, Lab, LabError  # noqa: E402
-from guest.target import TargetError, binary  # noqa: E402
+from guest import process, scratch
+from guest.case import CASES, Case, CaseFailed, Environment, Peer, Skipped
+from guest.guest import GuestError
+from guest.lab import REPOSITORY, Lab, LabError
+from guest.target import TargetError, binary
 
 # A worker that was told to end gets this long to take its guests down before it is killed.
 GRACE = 10.0
@@ -60,7 +61,8 @@ def work(selected: Case, arguments: argparse.Namespace) -> None:
     try:
         if selected.daemon_only and peer is not Peer.VTARGET:
             raise Skipped(selected.daemon_only)
-        with Environment(peer, artifacts_of(selected.name), keep=arguments.keep, echo=arguments.echo) as environment:
+        directory = artifacts_of(selected.name)
+        with Environment(peer, directory, keep=arguments.keep, echo=arguments.echo, soak=arguments.soak) as environment:
             text = selected.run(environment)
             environment.stop_daemon()
         outcome = "ok"
@@ -85,11 +87,12 @@ class Job:
     worker: subprocess.Popen[bytes]
     report: int
     started: float
+    timeout: float
 
     @property
     def expired(self) -> bool:
         """Whether the case has had all its time."""
-        return time.monotonic() - self.started > self.case.timeout
+        return time.monotonic() - self.started > self.timeout
 
 
 class Runner:
@@ -120,20 +123,29 @@ class Runner:
             job.worker.terminate()
         deadline = time.monotonic() + GRACE
         for job in self._running:
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 job.worker.wait(max(deadline - time.monotonic(), 0.1))
-            except subprocess.TimeoutExpired:
-                pass
             self._kill(job)
 
     def _start(self, selected: Case) -> None:
         shutil.rmtree(artifacts_of(selected.name), ignore_errors=True)
         reading, writing = os.pipe()
-        command = [sys.executable, __file__, "--worker", selected.name, "--report", str(writing), "--peer", self._arguments.peer]
+        command = [
+            sys.executable,
+            __file__,
+            "--worker",
+            selected.name,
+            "--report",
+            str(writing),
+            "--peer",
+            self._arguments.peer,
+        ]
         command += [flag for flag in ("--keep", "--echo") if getattr(self._arguments, flag[2:])]
+        command += ["--soak", str(self._arguments.soak)] if self._arguments.soak else []
         worker = process.spawn(command, stdin=subprocess.DEVNULL, pass_fds=[writing], start_new_session=True)
         os.close(writing)
-        self._running.append(Job(selected, worker, reading, time.monotonic()))
+        timeout = selected.timeout * (self._arguments.soak or 1)
+        self._running.append(Job(selected, worker, reading, time.monotonic(), timeout))
 
     def _reap(self) -> None:
         """Waits until one worker has ended, or has had its time, and reports it."""
@@ -157,7 +169,7 @@ class Runner:
         else:
             outcome, text = "FAILED", f"the worker ended with status {job.worker.returncode}"
             if expired:
-                text = f"not done after {job.case.timeout:.0f} s; see {artifacts_of(job.case.name)}"
+                text = f"not done after {job.timeout:.0f} s; see {artifacts_of(job.case.name)}"
         seconds = time.monotonic() - job.started
         first, _, rest = text.partition("\n")
         print(f"{outcome:7} {job.case.name} ({seconds:.0f} s) {first}".rstrip(), flush=True)
@@ -174,21 +186,22 @@ class Runner:
     @staticmethod
     def _kill(job: Job) -> None:
         # The worker leads a group of its own; QEMU and the daemon are in it.
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(job.worker.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         job.worker.wait()
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-k", metavar="PATTERN", action="append", help="only cases whose name matches (shell pattern; repeatable)")
+    parser.add_argument(
+        "-k", metavar="PATTERN", action="append", help="only cases whose name matches (shell pattern; repeatable)"
+    )
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="guest processors at a time (default: all)")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="run each case N times")
     parser.add_argument("--peer", choices=[peer.value for peer in Peer], default=Peer.VTARGET.value, help="who serves the disks")
     parser.add_argument("--keep", action="store_true", help="keep the disks' files")
     parser.add_argument("--echo", action="store_true", help="show the guests' consoles")
+    parser.add_argument("--soak", type=int, metavar="N", help="boot cases: N boots each, failed ones counted")
     parser.add_argument("--list", action="store_true", help="print the cases and stop")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--report", type=int, help=argparse.SUPPRESS)

@@ -17,6 +17,8 @@
 //! What it does not do: fabrics, SR-IOV, a controller memory buffer, persistent memory region.
 #![forbid(unsafe_code)]
 
+#[allow(dead_code, reason = "users follow")]
+mod command;
 mod config;
 #[allow(dead_code, reason = "users follow")]
 mod data;
@@ -27,6 +29,8 @@ mod messages;
 mod namespace;
 #[allow(dead_code, reason = "users follow")]
 mod queue;
+#[allow(dead_code, reason = "users follow")]
+mod shard;
 
 pub use config::ControllerConfig;
 pub use handle::{ControllerHandle, ControllerSnapshot, QueueSnapshot};

@@ -134,6 +134,11 @@ impl SubmissionQueue {
         self.tail
     }
 
+    /// How far the tail has moved on from `from`.
+    pub(crate) fn distance_from(&self, from: u32) -> u32 {
+        distance(from, self.tail, self.entries)
+    }
+
     /// Whether the ring is not mapped at the moment.
     pub(crate) fn is_parked(&self) -> bool {
         self.ring.is_none()
@@ -278,6 +283,11 @@ impl CompletionQueue {
     /// The last valid head.
     pub(crate) fn head(&self) -> u32 {
         self.head
+    }
+
+    /// How far the head has moved on from `from`.
+    pub(crate) fn distance_from(&self, from: u32) -> u32 {
+        distance(from, self.head, self.entries)
     }
 
     /// Whether entries wait for the guest, by the last look at its doorbell.

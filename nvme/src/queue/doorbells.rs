@@ -162,6 +162,11 @@ impl Doorbells {
         self.store_event_index(tail_offset(qid), tail.wrapping_sub(1));
     }
 
+    /// As [`Doorbells::hush`] for a completion queue's head.
+    pub(crate) fn hush_head(&self, qid: u16, head: u32) {
+        self.store_event_index(head_offset(qid), head.wrapping_sub(1));
+    }
+
     /// Asks the guest to ring (write the trapped doorbell) when it moves the tail on from `tail`. After all queues are
     /// armed, call [`Doorbells::settle`] and look at every tail once more before sleeping.
     pub(crate) fn arm(&self, qid: u16, tail: u32) {

@@ -1,0 +1,253 @@
+//! The namespaces of a controller on one reactor: which disk an NSID means, and this shard's channel to it.
+//!
+//! A disk keeps its place (index) as long as commands refer to it. When its namespace leaves the set no new command
+//! finds it; its channel closes when the last command in flight has ended, and the ack of whoever removed it goes with it.
+
+use std::sync::Arc;
+
+use bdev::{BdevInfo, Channel, Features, SharedBdev};
+use reactor::{Ack, Cx};
+
+use crate::namespace::{Namespace, NamespaceSet};
+
+/// The index of no disk.
+pub(crate) const NO_DISK: u16 = u16::MAX;
+
+/// A disk in use as a namespace.
+pub(crate) struct Disk {
+    nsid: u32,
+    bdev: SharedBdev,
+    channel: Option<Box<dyn Channel>>,
+    block_shift: u32,
+    blocks: u64,
+    features: Features,
+    /// Commands in slots that refer to this disk.
+    in_flight: u32,
+    /// Set when the namespace has left the set.
+    leaving: Option<Ack>,
+}
+
+impl Disk {
+    fn new(namespace: &Namespace) -> Self {
+        let mut disk = Self {
+            nsid: namespace.nsid,
+            bdev: Arc::clone(&namespace.bdev),
+            channel: None,
+            block_shift: 9,
+            blocks: 0,
+            features: Features::empty(),
+            in_flight: 0,
+            leaving: None,
+        };
+        disk.update(&namespace.info);
+        disk
+    }
+
+    fn update(&mut self, info: &BdevInfo) {
+        self.block_shift = info.block_size.trailing_zeros();
+        self.blocks = info.num_blocks;
+        self.features = info.features;
+    }
+
+    /// Namespace ID.
+    pub(crate) fn nsid(&self) -> u32 {
+        self.nsid
+    }
+
+    /// The disk's name, for the operator.
+    pub(crate) fn name(&self) -> String {
+        self.bdev.info().name
+    }
+
+    /// Binary logarithm of the block size.
+    #[inline]
+    pub(crate) fn block_shift(&self) -> u32 {
+        self.block_shift
+    }
+
+    /// What the disk can do.
+    pub(crate) fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Whether `blocks` blocks from `lba` on exist.
+    #[inline]
+    pub(crate) fn contains(&self, lba: u64, blocks: u64) -> bool {
+        lba.checked_add(blocks)
+            .is_some_and(|end| end <= self.blocks)
+    }
+
+    /// Whether the namespace has left.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+
+    /// The data half; `None` before [`Disk::open`].
+    #[inline]
+    pub(crate) fn channel(&mut self) -> Option<&mut (dyn Channel + 'static)> {
+        self.channel.as_deref_mut()
+    }
+
+    #[inline]
+    fn is_open(&self) -> bool {
+        self.channel.is_some()
+    }
+}
+
+/// Why a namespace cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoDisk {
+    /// No namespace has this ID.
+    Absent,
+    /// The disk could not be opened on this reactor.
+    Closed,
+}
+
+/// All disks of the shard.
+#[derive(Default)]
+pub(crate) struct Disks {
+    disks: Vec<Option<Disk>>,
+    /// (NSID, index) of those in the set, sorted.
+    by_nsid: Vec<(u32, u16)>,
+}
+
+impl Disks {
+    /// Shows the disks that leave the present set to no new command; each keeps a clone of `ack` until it is closed. To be
+    /// followed by [`Disks::admit`] once nothing but slots refers to them.
+    pub(crate) fn retire(&mut self, set: &NamespaceSet, ack: &Ack) {
+        self.by_nsid.clear();
+        for (disk, index) in self.disks.iter_mut().zip(0..) {
+            let Some(disk) = disk.as_mut().filter(|disk| !disk.is_leaving()) else {
+                continue;
+            };
+            match set
+                .get(disk.nsid)
+                .filter(|namespace| Arc::ptr_eq(&namespace.bdev, &disk.bdev))
+            {
+                Some(namespace) => {
+                    disk.update(&namespace.info);
+                    self.by_nsid.push((disk.nsid, index));
+                }
+                None => disk.leaving = Some(ack.clone()),
+            }
+        }
+        self.by_nsid.sort_unstable();
+    }
+
+    /// Closes what has left and is not in use, and adds what is new in the set.
+    pub(crate) fn admit(&mut self, set: &NamespaceSet) {
+        for place in &mut self.disks {
+            place.take_if(|disk| disk.is_leaving() && disk.in_flight == 0);
+        }
+        for namespace in set.iter() {
+            if self.find(namespace.nsid).is_none() {
+                self.insert(Disk::new(namespace));
+                self.by_nsid.sort_unstable();
+            }
+        }
+    }
+
+    fn insert(&mut self, disk: Disk) {
+        let free = self.disks.iter().position(Option::is_none);
+        let index = free.unwrap_or(self.disks.len());
+        // More than 65 536 namespaces cannot be: a subsystem's maximum is far below.
+        let Some(place) = u16::try_from(index).ok().filter(|place| *place != NO_DISK) else {
+            return;
+        };
+        self.by_nsid.push((disk.nsid, place));
+        if free.is_none() {
+            self.disks.push(None);
+        }
+        self.disks[index] = Some(disk);
+    }
+
+    /// Index of the disk with this NSID.
+    #[inline]
+    fn find(&self, nsid: u32) -> Option<u16> {
+        // Namespaces are mostly numbered from 1 without gaps.
+        if let Some((_, index)) = self
+            .by_nsid
+            .get((nsid as usize).wrapping_sub(1))
+            .filter(|(found, _)| *found == nsid)
+        {
+            return Some(*index);
+        }
+        let at = self
+            .by_nsid
+            .binary_search_by_key(&nsid, |(nsid, _)| *nsid)
+            .ok()?;
+        self.by_nsid.get(at).map(|(_, index)| *index)
+    }
+
+    /// The disk with this NSID, opened if it was not, and its index.
+    ///
+    /// # Errors
+    /// See [`NoDisk`].
+    #[inline]
+    pub(crate) fn open(&mut self, cx: &mut Cx, nsid: u32) -> Result<(u16, &Disk), NoDisk> {
+        let index = self.find(nsid).ok_or(NoDisk::Absent)?;
+        let disk = self
+            .disks
+            .get_mut(usize::from(index))
+            .and_then(Option::as_mut);
+        let disk = disk.ok_or(NoDisk::Absent)?;
+        if !disk.is_open() {
+            open_channel(cx, disk)?;
+        }
+        Ok((index, disk))
+    }
+
+    /// The first disk with an NSID above `nsid` that has not left: for commands to all namespaces.
+    pub(crate) fn after(&self, nsid: u32) -> Option<u32> {
+        let at = self.by_nsid.partition_point(|(other, _)| *other <= nsid);
+        self.by_nsid.get(at).map(|(nsid, _)| *nsid)
+    }
+
+    /// A disk by index.
+    #[inline]
+    pub(crate) fn get(&mut self, index: u16) -> Option<&mut Disk> {
+        self.disks.get_mut(usize::from(index))?.as_mut()
+    }
+
+    /// A command that refers to the disk enters a slot.
+    #[inline]
+    pub(crate) fn hold(&mut self, index: u16) {
+        if let Some(disk) = self.get(index) {
+            disk.in_flight += 1;
+        }
+    }
+
+    /// It leaves the slot.
+    #[inline]
+    pub(crate) fn release(&mut self, index: u16) {
+        if let Some(disk) = self.get(index) {
+            disk.in_flight = disk.in_flight.saturating_sub(1);
+            if disk.in_flight == 0 && disk.is_leaving() {
+                self.close(index);
+            }
+        }
+    }
+
+    #[cold]
+    fn close(&mut self, index: u16) {
+        if let Some(place) = self.disks.get_mut(usize::from(index)) {
+            *place = None;
+        }
+    }
+}
+
+#[cold]
+fn open_channel(cx: &mut Cx, disk: &mut Disk) -> Result<(), NoDisk> {
+    match bdev::open(&disk.bdev, cx) {
+        Ok(channel) => {
+            disk.channel = Some(channel);
+            Ok(())
+        }
+        Err(error) => {
+            let name = disk.name();
+            tracing::error!(bdev = name, nsid = disk.nsid, lcore = cx.handle().lcore(), %error,
+                "a disk cannot be opened on this reactor; commands to it fail until it can");
+            Err(NoDisk::Closed)
+        }
+    }
+}

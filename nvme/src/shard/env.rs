@@ -1,0 +1,167 @@
+//! What all queues of a shard share.
+
+use bdev::IoStatus;
+use crossbeam_channel::Sender;
+use guest_memory::MapView;
+use nvme_spec::Status;
+use reactor::ReactorHandle;
+
+use super::disks::Disks;
+use super::interrupt::Coalescing;
+use crate::command::{
+    Command, Count, Decoder, NO_LOCATION, Plans, Refusal, is_cause_ours, status_of,
+};
+use crate::data::PageSize;
+use crate::limit::{LogLimit, guest_warn};
+use crate::messages::{CommandError, FromShard, ShardCounters};
+use crate::queue::{Doorbells, InvalidDoorbell};
+
+/// What all queues of a shard share.
+pub(crate) struct Env {
+    pub(crate) view: MapView,
+    pub(crate) page: PageSize,
+    pub(crate) doorbells: Doorbells,
+    pub(crate) disks: Disks,
+    pub(crate) plans: Plans,
+    pub(crate) max_transfer: u32,
+    pub(crate) write_through: bool,
+    pub(crate) coalescing: Coalescing,
+    /// Bits of INTMS.
+    pub(crate) masked: u32,
+    /// The controller is being reset: commands end without completions.
+    pub(crate) stopping: bool,
+    pub(crate) counters: ShardCounters,
+    pub(crate) report: Report,
+}
+
+impl Env {
+    #[inline]
+    pub(crate) fn decoder(&mut self) -> Decoder<'_> {
+        Decoder {
+            view: &self.view,
+            page: self.page,
+            max_transfer: self.max_transfer,
+            write_through: self.write_through,
+            disks: &mut self.disks,
+            plans: &mut self.plans,
+        }
+    }
+
+    /// Counts a command that succeeded.
+    #[inline]
+    pub(crate) fn succeeded(&mut self, command: &Command) {
+        let counters = &mut self.counters;
+        match command.count {
+            Count::Read => {
+                counters.read_commands += 1;
+                counters.read_bytes += u64::from(command.bytes);
+            }
+            Count::Write => {
+                counters.write_commands += 1;
+                counters.written_bytes += u64::from(command.bytes);
+            }
+            Count::Other => {}
+        }
+    }
+
+    /// Counts and reports a command that is refused; answers its status.
+    #[cold]
+    pub(crate) fn refused(&mut self, qid: u16, command: &Command, refusal: Refusal) -> Status {
+        let Refusal { status, location } = refusal;
+        self.counters.failed_commands += 1;
+        self.report.error(qid, command, status, location);
+        if status.code() == Status::DATA_TRANSFER_ERROR {
+            guest_warn!(
+                self.report.limit,
+                controller = self.report.label,
+                qid,
+                nsid = command.nsid,
+                lba = command.lba,
+                "a command's memory is not mapped for the device: is all of the guest's RAM shared?"
+            );
+        } else {
+            tracing::debug!(
+                controller = self.report.label,
+                qid,
+                cid = command.cid,
+                nsid = command.nsid,
+                ?status,
+                "a command was refused"
+            );
+        }
+        status
+    }
+
+    /// Counts and reports a command that its disk failed; answers its status.
+    #[cold]
+    pub(crate) fn failed(&mut self, qid: u16, command: &Command, cause: IoStatus) -> Status {
+        let status = status_of(cause, command.count);
+        self.counters.failed_commands += 1;
+        self.report.error(qid, command, status, NO_LOCATION);
+        if is_cause_ours(cause) {
+            let disk = self
+                .disks
+                .get(command.disk)
+                .map(|disk| disk.name())
+                .unwrap_or_default();
+            guest_warn!(
+                self.report.limit,
+                controller = self.report.label,
+                bdev = disk,
+                nsid = command.nsid,
+                lba = command.lba,
+                bytes = command.bytes,
+                qid,
+                ?cause,
+                ?status,
+                "a disk failed a guest's command"
+            );
+        }
+        status
+    }
+}
+
+/// Errors and other news wait for the controller at most this many at a time; a guest can cause more than anybody reads.
+const MAX_BACKLOG: usize = 64;
+
+/// The way to the controller and to the operator.
+pub(crate) struct Report {
+    pub(crate) index: usize,
+    pub(crate) label: String,
+    pub(crate) outbox: Sender<FromShard>,
+    pub(crate) home: ReactorHandle,
+    pub(crate) limit: LogLimit,
+}
+
+impl Report {
+    /// Says something to the controller. If it is gone nobody wants to know.
+    pub(crate) fn tell(&self, message: FromShard) {
+        let _ = self.outbox.send(message);
+        self.home.wake();
+    }
+
+    /// As [`Report::tell`] for what a guest can cause at will: dropped while too much waits.
+    fn mention(&self, message: FromShard) {
+        if self.outbox.len() < MAX_BACKLOG {
+            self.tell(message);
+        }
+    }
+
+    fn error(&self, qid: u16, command: &Command, status: Status, location: u16) {
+        self.mention(FromShard::Error(CommandError {
+            sqid: qid,
+            cid: command.cid,
+            status,
+            nsid: command.nsid,
+            lba: command.lba,
+            parameter_location: location,
+        }));
+    }
+
+    /// A doorbell holds nonsense.
+    #[cold]
+    pub(crate) fn invalid_doorbell(&mut self, bad: InvalidDoorbell) {
+        self.mention(FromShard::InvalidDoorbell { qid: bad.qid });
+        guest_warn!(self.limit, controller = self.label, error = %bad, "the guest's driver is broken");
+    }
+}

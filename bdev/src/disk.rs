@@ -111,6 +111,16 @@ impl Disk {
         }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    #[inline]
+    pub(crate) fn features(&self) -> Features {
+        self.features
+    }
+
+    #[inline]
     pub(crate) fn num_blocks(&self) -> u64 {
         self.num_blocks.load(Ordering::Relaxed)
     }

@@ -16,16 +16,21 @@
 //!
 //! What it does not do: no partitions, volumes or caches; no policy about who may open what beyond the write claim of
 //! [`Bdev`]; no knowledge of any device that stands above.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod counted;
 mod disk;
 mod io;
 pub mod malloc;
 pub mod null;
 mod stats;
+#[cfg(test)]
+mod suites;
 mod tags;
 mod traits;
+pub mod uring;
 
 pub use counted::open;
 pub use io::{Io, IoKind, IoStatus};

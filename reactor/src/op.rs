@@ -83,6 +83,16 @@ pub enum Op {
         /// Length in bytes.
         len: u64,
     },
+    /// Tell a block device that it may forget a range (`BLOCK_URING_CMD_DISCARD`); what it reads as afterwards is the
+    /// device's affair. Linux 6.12 or later, `EOPNOTSUPP` before and on files.
+    Discard {
+        /// Which device.
+        file: RingFile,
+        /// Position in bytes.
+        offset: u64,
+        /// Length in bytes.
+        len: u64,
+    },
 }
 
 impl Op {
@@ -91,7 +101,7 @@ impl Op {
     pub fn into_segments(self) -> Option<Segments> {
         match self {
             Self::Read { segments, .. } | Self::Write { segments, .. } => Some(segments),
-            Self::Fdatasync { .. } | Self::Fallocate { .. } => None,
+            Self::Fdatasync { .. } | Self::Fallocate { .. } | Self::Discard { .. } => None,
         }
     }
 }

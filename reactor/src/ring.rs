@@ -430,6 +430,16 @@ fn build(op: &Op) -> squeue::Entry {
                 .mode(mode)
                 .build()
         }
+        Op::Discard { file, offset, len } => {
+            // _IO(0x12, 0) of linux/blkdev.h; the length travels in `addr3`, where a command's own data begin.
+            const BLOCK_URING_CMD_DISCARD: u32 = 0x1200;
+            let mut command = [0; 16];
+            command[..8].copy_from_slice(&len.to_ne_bytes());
+            opcode::UringCmd16::new(types::Fixed(file.0.index), BLOCK_URING_CMD_DISCARD)
+                .addr(Some(*offset))
+                .cmd(command)
+                .build()
+        }
     }
 }
 

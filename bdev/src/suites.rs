@@ -1,0 +1,174 @@
+//! The conformance suite, run over every back-end of this crate.
+
+use std::any::Any;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::conformance::{Keep, Spec, Subject};
+use crate::conformance_tests;
+use crate::malloc::{self, MallocOptions};
+use crate::null::{self, NullOptions};
+use crate::uring::{self, Product, UringOptions};
+
+fn malloc_disk(spec: Spec) -> Option<Subject> {
+    let options = MallocOptions {
+        name: "Malloc0".into(),
+        block_size: spec.block_size,
+        num_blocks: spec.num_blocks,
+        physical_block_size: None,
+        uuid: None,
+    };
+    (!spec.readonly).then(|| Subject {
+        bdev: malloc::create(options).unwrap(),
+        set_len: None,
+        keep: Box::new(()),
+    })
+}
+
+fn null_disk(spec: Spec) -> Option<Subject> {
+    let options = NullOptions {
+        name: "Null0".into(),
+        block_size: spec.block_size,
+        num_blocks: spec.num_blocks,
+        physical_block_size: None,
+        uuid: None,
+    };
+    (!spec.readonly).then(|| Subject {
+        bdev: null::create(options).unwrap(),
+        set_len: None,
+        keep: Box::new(()),
+    })
+}
+
+/// A directory with the file that a disk stands on.
+#[derive(Debug)]
+struct Backing {
+    path: PathBuf,
+    _directory: TempDir,
+}
+
+impl Keep for Backing {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+fn backing(directory: &Path, spec: Spec) -> Backing {
+    let directory = tempfile::Builder::new()
+        .prefix("vtarget-bdev-")
+        .tempdir_in(directory)
+        .unwrap();
+    let path = directory.path().join("disk");
+    let file = File::create_new(&path).unwrap();
+    file.set_len(spec.len()).unwrap();
+    if spec.readonly {
+        let contents: Vec<u8> = (0..spec.len()).map(Spec::pattern_of).collect();
+        file.write_all_at(&contents, 0).unwrap();
+    }
+    Backing {
+        path,
+        _directory: directory,
+    }
+}
+
+fn set_file_len(subject: &Subject, num_blocks: u64) {
+    let backing = subject.keep.as_any().downcast_ref::<Backing>().unwrap();
+    let file = File::options().write(true).open(&backing.path).unwrap();
+    let len = num_blocks * u64::from(subject.bdev.info().block_size);
+    file.set_len(len).unwrap();
+}
+
+fn file_disk(
+    directory: &str,
+    spec: Spec,
+    change: impl FnOnce(&mut UringOptions),
+) -> Option<Subject> {
+    let backing = backing(Path::new(directory), spec);
+    let mut options = UringOptions::new("File0", &backing.path);
+    options.block_size = Some(spec.block_size);
+    options.readonly = spec.readonly;
+    change(&mut options);
+    Some(Subject {
+        bdev: uring::create(options).unwrap(),
+        set_len: Some(set_file_len),
+        keep: Box::new(backing),
+    })
+}
+
+/// On the disk's own file system: direct I/O, on most machines.
+fn direct_file(spec: Spec) -> Option<Subject> {
+    file_disk("/var/tmp", spec, |_| {})
+}
+
+fn buffered_file(spec: Spec) -> Option<Subject> {
+    file_disk("/var/tmp", spec, |options| options.direct = false)
+}
+
+/// As `bdev_aio_create` makes them by default: no hole is ever punched.
+fn aio_file(spec: Spec) -> Option<Subject> {
+    file_disk("/var/tmp", spec, |options| {
+        options.product = Product::Aio { nowait: false };
+        options.unmap = false;
+    })
+}
+
+/// tmpfs zeroes no ranges.
+fn tmpfs_file(spec: Spec) -> Option<Subject> {
+    file_disk("/dev/shm", spec, |_| {})
+}
+
+/// tmpfs without holes: zeroes are written.
+fn tmpfs_file_without_holes(spec: Spec) -> Option<Subject> {
+    file_disk("/dev/shm", spec, |options| options.unmap = false)
+}
+
+/// A loop device, where the machine lets us have one.
+fn loop_device(spec: Spec) -> Option<Subject> {
+    let backing = backing(Path::new("/var/tmp"), spec);
+    let output = Command::new("losetup")
+        .args(["--find", "--show", "--sector-size"])
+        .arg(spec.block_size.to_string())
+        .arg(&backing.path)
+        .output();
+    let device = match output {
+        Ok(output) if output.status.success() => {
+            PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+        }
+        Ok(output) => {
+            let why = String::from_utf8_lossy(&output.stderr);
+            println!("not tried on a block device, losetup says: {why}");
+            return None;
+        }
+        Err(error) => {
+            println!("not tried on a block device, losetup does not run: {error}");
+            return None;
+        }
+    };
+    let mut options = UringOptions::new("Loop0", &device);
+    options.readonly = spec.readonly;
+    let bdev = uring::create(options);
+    // Detaching a device in use takes effect when it is closed, whatever becomes of this process.
+    let detached = Command::new("losetup").arg("-d").arg(&device).status();
+    assert!(detached.is_ok_and(|status| status.success()));
+    Some(Subject {
+        bdev: bdev.unwrap(),
+        set_len: None,
+        keep: Box::new(backing),
+    })
+}
+
+conformance_tests!(malloc_suite, super::malloc_disk);
+conformance_tests!(null_suite, super::null_disk);
+conformance_tests!(direct_file_suite, super::direct_file);
+conformance_tests!(buffered_file_suite, super::buffered_file);
+conformance_tests!(aio_file_suite, super::aio_file);
+conformance_tests!(tmpfs_file_suite, super::tmpfs_file);
+conformance_tests!(
+    tmpfs_file_without_holes_suite,
+    super::tmpfs_file_without_holes
+);
+conformance_tests!(loop_device_suite, super::loop_device);

@@ -29,6 +29,8 @@ mod stats;
 #[cfg(test)]
 mod suites;
 mod tags;
+#[cfg(test)]
+mod test_reactor;
 mod traits;
 pub mod uring;
 

@@ -1,24 +1,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use guest_memory::{HostBuffer, Segments};
-use reactor::{Config, Reactor};
 
 use super::*;
 use crate::null::{self, NullOptions};
+use crate::test_reactor::on_reactor;
 use crate::{
     Bdev, BdevInfo, DriverValue, Features, IoStats, StatsReset, local_stats, reset_local_stats,
 };
-
-/// Runs `body` on a fresh reactor.
-fn on_reactor<R: Send + 'static>(body: impl FnOnce(&mut Reactor) -> R + Send + 'static) -> R {
-    let (handle, thread) = reactor::spawn(Config::default()).unwrap();
-    let result = handle.call(body).wait(Duration::from_secs(60)).unwrap();
-    handle.stop();
-    thread.join().unwrap();
-    result
-}
 
 fn null_disk() -> SharedBdev {
     null::create(NullOptions {

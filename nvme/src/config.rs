@@ -1,5 +1,8 @@
 //! What the operator decides about a controller.
 
+/// Most bytes one command may move: a scatter list has at most 1024 ranges, and nothing promises that pages are contiguous.
+const MAX_TRANSFER: u32 = 2 << 20;
+
 /// Settings of one controller; fixed while a client is connected.
 #[derive(Clone, Debug)]
 pub struct ControllerConfig {
@@ -17,7 +20,7 @@ pub struct ControllerConfig {
     pub max_io_queues: u16,
     /// MSI-X vectors, 1 to 512.
     pub msix_vectors: u16,
-    /// Largest data transfer of one command in bytes (MDTS): a power of two times 4 KiB.
+    /// Largest data transfer of one command in bytes (MDTS): a power of two, 4 KiB to 2 MiB.
     pub max_transfer: u32,
     /// Highest NSID.
     pub max_namespaces: u32,
@@ -49,5 +52,22 @@ impl Default for ControllerConfig {
             nssr: true,
             label: String::new(),
         }
+    }
+}
+
+impl ControllerConfig {
+    /// The same settings with every number inside its range.
+    pub(crate) fn clamped(mut self) -> Self {
+        self.max_queue_depth = self.max_queue_depth.clamp(2, 1 << 16);
+        self.max_io_queues = self.max_io_queues.clamp(1, 511);
+        self.msix_vectors = self.msix_vectors.clamp(1, 512);
+        self.max_transfer = 1 << self.max_transfer.clamp(4096, MAX_TRANSFER).ilog2();
+        self.max_namespaces = self.max_namespaces.clamp(1, 0xffff_fffd);
+        self
+    }
+
+    /// Whether Doorbell Buffer Config is offered: where the guest writes doorbells without a trap it would only cost.
+    pub(crate) fn offers_doorbell_buffers(&self) -> bool {
+        !self.mappable_bar0 && self.shadow_doorbells
     }
 }

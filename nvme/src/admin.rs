@@ -1,0 +1,373 @@
+//! The admin queue and the commands on it (Base 2.0c, section 5).
+//!
+//! Commands run to their end at once, on the home reactor, but for those that need a shard (queues, Abort) and Asynchronous Event
+//! Requests. Each completion is posted as soon as it is known.
+
+pub(crate) mod events;
+pub(crate) mod features;
+pub(crate) mod health;
+pub(crate) mod identify;
+pub(crate) mod log;
+pub(crate) mod queue;
+mod queues;
+mod transfer;
+
+use nvme_spec::command::{AbortCdw10, GetFeaturesCdw10, SetFeaturesCdw10};
+use nvme_spec::event::{AsyncEvent, HealthEvent};
+use nvme_spec::identify::Cns;
+use nvme_spec::log::LogPageId;
+use nvme_spec::{ADMIN_QID, AdminOpcode, Fuse, Psdt, Sqe, Status};
+use reactor::Cx;
+
+use self::features::Change;
+use self::health::Life;
+use self::log::LogRequest;
+use self::queue::Completion;
+use crate::controller::Controller;
+use crate::messages::{CommandError, ShadowDoorbells, ToShard};
+use crate::model::{AbortModel, Stage};
+use zerocopy::IntoBytes;
+
+/// Commands taken per pass at most: a guest that floods its admin queue must not starve its neighbours.
+const BATCH: usize = 16;
+
+/// Opcodes that exist here; Doorbell Buffer Config only where it is offered.
+pub(crate) const SUPPORTED: [AdminOpcode; 12] = [
+    AdminOpcode::DELETE_IO_SQ,
+    AdminOpcode::CREATE_IO_SQ,
+    AdminOpcode::GET_LOG_PAGE,
+    AdminOpcode::DELETE_IO_CQ,
+    AdminOpcode::CREATE_IO_CQ,
+    AdminOpcode::IDENTIFY,
+    AdminOpcode::ABORT,
+    AdminOpcode::SET_FEATURES,
+    AdminOpcode::GET_FEATURES,
+    AdminOpcode::ASYNC_EVENT_REQUEST,
+    AdminOpcode::KEEP_ALIVE,
+    AdminOpcode::DOORBELL_BUFFER_CONFIG,
+];
+
+/// How a command went.
+enum Outcome {
+    /// Completed, with Dword 0.
+    Done(u32),
+    /// A shard works on it.
+    Later,
+    /// It is an Asynchronous Event Request.
+    Held,
+}
+
+impl Controller {
+    /// Looks at the admin queue and executes a batch of its commands; whether there was anything to do.
+    pub(crate) fn serve_admin(&mut self, cx: &mut Cx) -> bool {
+        let Some(mut admin) = self.admin.take() else {
+            return false;
+        };
+        let invalid = admin.look(self.doorbells());
+        admin.flush();
+        self.admin = Some(admin);
+        for doorbell in invalid.into_iter().flatten() {
+            self.invalid_doorbell(doorbell.qid);
+        }
+        let mut busy = false;
+        for _ in 0..BATCH {
+            // A command may end the queue: a Set Features cannot, but a shard that dies while it is asked can.
+            let Some(sqe) = self.admin.as_mut().and_then(queue::AdminQueue::fetch) else {
+                break;
+            };
+            busy = true;
+            self.run(cx, &sqe);
+        }
+        self.report_events();
+        if self
+            .admin
+            .as_mut()
+            .is_some_and(queue::AdminQueue::take_posted)
+        {
+            self.interrupt();
+            busy = true;
+        }
+        busy
+    }
+
+    fn run(&mut self, cx: &mut Cx, sqe: &Sqe) {
+        let cid = sqe.cid();
+        let outcome = self.execute(cx, sqe);
+        let Some(admin) = &mut self.admin else {
+            return;
+        };
+        let completion = match outcome {
+            Ok(Outcome::Later) => return admin.defer(cid),
+            Ok(Outcome::Held) => return admin.park_request(),
+            Ok(Outcome::Done(dw0)) => Completion {
+                cid,
+                status: Status::SUCCESS,
+                dw0,
+            },
+            Err(status) => Completion {
+                cid,
+                status,
+                dw0: 0,
+            },
+        };
+        admin.complete(completion);
+        if !completion.status.is_success() {
+            self.note_error(sqe, completion.status);
+        }
+    }
+
+    fn note_error(&mut self, sqe: &Sqe, status: Status) {
+        tracing::debug!(
+            endpoint = self.config().label,
+            opcode = ?sqe.admin_opcode(),
+            nsid = sqe.nsid,
+            ?status,
+            "admin command refused"
+        );
+        self.record(&CommandError {
+            sqid: ADMIN_QID,
+            cid: sqe.cid(),
+            status,
+            nsid: sqe.nsid,
+            lba: 0,
+            parameter_location: 0xffff,
+        });
+    }
+
+    /// Ends a command that waited for a shard.
+    pub(crate) fn finish(&mut self, completion: Completion) {
+        if let Some(admin) = &mut self.admin {
+            admin.finish(completion);
+        }
+    }
+
+    /// Completes Asynchronous Event Requests with what there is to tell.
+    fn report_events(&mut self) {
+        let Some(admin) = &mut self.admin else {
+            return;
+        };
+        while self.model.events.is_due() && admin.reserve() {
+            match self.model.events.next() {
+                Some((cid, event)) => admin.complete(Completion {
+                    cid,
+                    status: Status::SUCCESS,
+                    dw0: event.into_bits(),
+                }),
+                None => admin.park_request(),
+            }
+        }
+    }
+
+    fn execute(&mut self, cx: &mut Cx, sqe: &Sqe) -> Result<Outcome, Status> {
+        let invalid_field = Status::INVALID_FIELD.with_dnr(true);
+        let opcode = sqe.admin_opcode();
+        let absent = opcode == AdminOpcode::DOORBELL_BUFFER_CONFIG
+            && !self.config().offers_doorbell_buffers();
+        if !SUPPORTED.contains(&opcode) || absent {
+            return Err(Status::INVALID_OPCODE.with_dnr(true));
+        }
+        // Admin commands are not fused, and on PCIe they use PRPs (Base 2.0c, 3.3.3.1).
+        if sqe.cdw0.fuse() != Fuse::NORMAL || sqe.cdw0.psdt() != Psdt::PRP {
+            return Err(invalid_field);
+        }
+        let outstanding = |admin: &queue::AdminQueue| admin.is_outstanding(sqe.cid());
+        if self.admin.as_ref().is_some_and(outstanding) || self.model.events.holds(sqe.cid()) {
+            return Err(Status::COMMAND_ID_CONFLICT.with_dnr(true));
+        }
+        match opcode {
+            AdminOpcode::IDENTIFY => self.identify(sqe),
+            AdminOpcode::GET_LOG_PAGE => self.get_log_page(sqe),
+            AdminOpcode::GET_FEATURES => self.get_features(sqe),
+            AdminOpcode::SET_FEATURES => self.set_features(cx, sqe),
+            AdminOpcode::CREATE_IO_CQ => self.create_cq(sqe).map(|()| Outcome::Later),
+            AdminOpcode::CREATE_IO_SQ => self.create_sq(sqe).map(|()| Outcome::Later),
+            AdminOpcode::DELETE_IO_CQ => self.delete_cq(sqe).map(|()| Outcome::Later),
+            AdminOpcode::DELETE_IO_SQ => self.delete_sq(sqe).map(|()| Outcome::Later),
+            AdminOpcode::ABORT => self.abort(sqe),
+            AdminOpcode::ASYNC_EVENT_REQUEST => {
+                self.model.events.request(sqe.cid())?;
+                Ok(Outcome::Held)
+            }
+            AdminOpcode::KEEP_ALIVE => {
+                self.restart_keep_alive(cx);
+                Ok(Outcome::Done(0))
+            }
+            AdminOpcode::DOORBELL_BUFFER_CONFIG => self.configure_doorbell_buffers(sqe),
+            _ => Err(Status::INVALID_OPCODE.with_dnr(true)),
+        }
+    }
+
+    fn identify(&mut self, sqe: &Sqe) -> Result<Outcome, Status> {
+        let page = identify::identify(sqe, self.config(), &self.namespaces)?;
+        self.send_data(sqe, &page)?;
+        let cdw10 = nvme_spec::command::IdentifyCdw10::from_bits(sqe.cdw10);
+        if cdw10.cns() == Cns::CONTROLLER {
+            self.model.write_cache_shown = Some(identify::has_write_cache(&self.namespaces));
+        }
+        Ok(Outcome::Done(0))
+    }
+
+    fn get_log_page(&mut self, sqe: &Sqe) -> Result<Outcome, Status> {
+        let request = LogRequest::new(sqe, self.config().max_transfer)?;
+        let model = &self.model;
+        let doorbell_buffers = self.config().offers_doorbell_buffers();
+        let page = log::page(request.lid, &model.errors, &model.changed, doorbell_buffers);
+        let page = page.unwrap_or_else(|| self.health_page());
+        self.send_data(sqe, &request.cut(&page)?)?;
+        if !request.retain {
+            self.model.events.acknowledge(request.lid);
+            if request.lid == LogPageId::CHANGED_NAMESPACE_LIST {
+                self.model.changed.clear();
+            }
+        }
+        Ok(Outcome::Done(0))
+    }
+
+    fn health_page(&self) -> Vec<u8> {
+        let life = Life {
+            age_ms: self.age_ms(),
+            media_errors: self.model.media_errors,
+            error_log_entries: self.model.errors.count(),
+        };
+        let page = health::page(&self.model.features, &self.shards.counters(), &life);
+        page.as_bytes().to_vec()
+    }
+
+    fn get_features(&mut self, sqe: &Sqe) -> Result<Outcome, Status> {
+        let cdw10 = GetFeaturesCdw10::from_bits(sqe.cdw10);
+        let answer = self.with_limits(|features, limits| {
+            features.get(cdw10.fid(), cdw10.sel(), sqe.nsid, sqe.cdw11, limits)
+        })?;
+        if !answer.data.is_empty() {
+            self.send_data(sqe, &answer.data)?;
+        }
+        Ok(Outcome::Done(answer.dw0))
+    }
+
+    fn set_features(&mut self, cx: &mut Cx, sqe: &Sqe) -> Result<Outcome, Status> {
+        let cdw10 = SetFeaturesCdw10::from_bits(sqe.cdw10);
+        let fid = cdw10.fid();
+        let data = self.take_data(sqe, features::data_len(fid, sqe.cdw11))?;
+        let before = health::warnings(&self.model.features);
+        let change = self.with_limits(|features, limits| {
+            features.set(fid, cdw10.sv(), sqe.nsid, sqe.cdw11, &data, limits)
+        })?;
+        match change {
+            Change::Stored => {}
+            Change::Queues(allocated) => return Ok(Outcome::Done(allocated)),
+            Change::Coalescing => {
+                let message = self.coalescing();
+                self.shards.broadcast(|| message.clone());
+            }
+            Change::Vector(vector) => {
+                let disabled = self.model.features.coalescing_disabled.contains(&vector);
+                self.shards
+                    .broadcast(|| ToShard::CoalescingDisable { vector, disabled });
+            }
+            Change::WriteCache => {
+                let enabled = self.uses_write_cache();
+                self.shards.broadcast(|| ToShard::WriteCache { enabled });
+            }
+            Change::KeepAlive => self.restart_keep_alive(cx),
+            Change::Temperature => self.warn_of_temperature(before.temperature()),
+        }
+        Ok(Outcome::Done(0))
+    }
+
+    /// A threshold moved across the temperature, or the warning became an event.
+    fn warn_of_temperature(&mut self, before: bool) {
+        let features = &self.model.features;
+        let warnings = health::warnings(features);
+        let enabled = features.async_events.critical_warnings() & warnings.into_bits() != 0;
+        if warnings.temperature() && enabled && !before {
+            self.model
+                .events
+                .raise(AsyncEvent::health(HealthEvent::TEMPERATURE_THRESHOLD));
+        }
+    }
+
+    /// Abort (Base 2.0c, 5.1): best effort. Bit 0 of Dword 0 says that the command was *not* aborted.
+    fn abort(&mut self, sqe: &Sqe) -> Result<Outcome, Status> {
+        const NOT_ABORTED: u32 = 1;
+        let cdw10 = AbortCdw10::from_bits(sqe.cdw10);
+        if cdw10.sqid() == ADMIN_QID {
+            if !self.model.events.abort(cdw10.cid()) {
+                return Ok(Outcome::Done(NOT_ABORTED));
+            }
+            self.complete_aborted_request(cdw10.cid());
+            return Ok(Outcome::Done(0));
+        }
+        let sq = self.model.sqs.get(&cdw10.sqid());
+        let cqid = sq.filter(|sq| sq.stage == Stage::Live).map(|sq| sq.cqid);
+        let Some(cq) = cqid.and_then(|cqid| self.model.cqs.get(&cqid)) else {
+            return Ok(Outcome::Done(NOT_ABORTED));
+        };
+        if self.model.aborts.len() > usize::from(identify::ACL_Z) {
+            return Err(Status::ABORT_COMMAND_LIMIT_EXCEEDED.with_dnr(true));
+        }
+        let shard = cq.shard;
+        let cid = sqe.cid();
+        self.model.aborts.push(AbortModel { cid, shard });
+        let message = ToShard::Abort {
+            sqid: cdw10.sqid(),
+            cid: cdw10.cid(),
+            admin_cid: cid,
+        };
+        self.shards.send(shard, message);
+        Ok(Outcome::Later)
+    }
+
+    fn complete_aborted_request(&mut self, cid: u16) {
+        let Some(admin) = &mut self.admin else {
+            return;
+        };
+        // The Abort itself holds a place; its request needs one more. If the queue is full the request goes
+        // without a completion, which a host that lets its queue fill up cannot tell from one that comes late.
+        if admin.reserve() {
+            admin.complete(Completion {
+                cid,
+                status: Status::ABORT_REQUESTED.with_dnr(true),
+                dw0: 0,
+            });
+        }
+    }
+
+    /// A shard has tried to abort a command.
+    pub(crate) fn aborted(&mut self, cid: u16, aborted: bool) {
+        self.model.aborts.retain(|abort| abort.cid != cid);
+        self.finish(Completion {
+            cid,
+            status: Status::SUCCESS,
+            dw0: u32::from(!aborted),
+        });
+    }
+
+    /// Doorbell Buffer Config (Base 2.0c, 5.8): two pages of the guest's memory.
+    fn configure_doorbell_buffers(&mut self, sqe: &Sqe) -> Result<Outcome, Status> {
+        let page_size = self.model.state.cc().page_size();
+        let (doorbells, event_indexes) = (sqe.dptr.prp1, sqe.dptr.prp2);
+        let place = ShadowDoorbells {
+            doorbells,
+            event_indexes,
+        };
+        let access = guest_memory::Access::READ | guest_memory::Access::WRITE;
+        for address in [doorbells, event_indexes] {
+            let aligned = address.is_multiple_of(u64::from(page_size));
+            let reachable = || {
+                self.view
+                    .window(address, guest_memory::PAGE_SIZE, access)
+                    .is_ok()
+            };
+            if !aligned || !reachable() {
+                return Err(Status::INVALID_FIELD.with_dnr(true));
+            }
+        }
+        self.model.shadow_doorbells = Some(place);
+        self.shards
+            .broadcast(|| ToShard::ShadowDoorbells(Some(place)));
+        Ok(Outcome::Done(0))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -17,21 +17,25 @@
 //! What it does not do: fabrics, SR-IOV, a controller memory buffer, persistent memory region.
 #![forbid(unsafe_code)]
 
-#[allow(dead_code, reason = "users follow")]
+mod admin;
 mod command;
 mod config;
-#[allow(dead_code, reason = "users follow")]
+mod controller;
 mod data;
 mod handle;
-#[allow(dead_code, unused_macros, unused_imports, reason = "users follow")]
 mod limit;
 mod messages;
+mod model;
 mod namespace;
-#[allow(dead_code, reason = "users follow")]
 mod queue;
-#[allow(dead_code, reason = "users follow")]
+mod registers;
 mod shard;
+mod shards;
+mod state;
+#[cfg(test)]
+mod testing;
 
 pub use config::ControllerConfig;
+pub use controller::Controller;
 pub use handle::{ControllerHandle, ControllerSnapshot, QueueSnapshot};
 pub use namespace::{Namespace, NamespaceSet};

@@ -22,7 +22,7 @@ pub(crate) struct ShadowDoorbells {
 }
 
 /// Controller to shard.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum ToShard {
     /// Make a completion queue. Answer: [`FromShard::CqCreated`].
     CreateCq {

@@ -176,7 +176,7 @@ impl Controller {
         factory: ShardFactory,
     ) -> Result<(Self, ControllerHandle), MappingError> {
         let config = Arc::new(config.clamped());
-        let page = SharedMemory::new(c"nvme-doorbells", PAGE_SIZE)?;
+        let page = SharedMemory::new_at(c"nvme-doorbells", DOORBELLS, PAGE_SIZE)?;
         let (sender, mailbox) = unbounded();
         let (shards, from_shards) = Shards::new(
             Arc::clone(&config),

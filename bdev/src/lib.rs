@@ -30,6 +30,8 @@ mod stats;
 mod suites;
 mod tags;
 #[cfg(test)]
+mod test_loop;
+#[cfg(test)]
 mod test_reactor;
 mod traits;
 pub mod uring;

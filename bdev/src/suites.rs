@@ -4,7 +4,6 @@ use std::any::Any;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -12,6 +11,7 @@ use crate::conformance::{Keep, Spec, Subject};
 use crate::conformance_tests;
 use crate::malloc::{self, MallocOptions};
 use crate::null::{self, NullOptions};
+use crate::test_loop::LoopDevice;
 use crate::uring::{self, Product, UringOptions};
 
 fn malloc_disk(spec: Spec) -> Option<Subject> {
@@ -129,33 +129,11 @@ fn tmpfs_file_without_holes(spec: Spec) -> Option<Subject> {
 /// A loop device, where the machine lets us have one.
 fn loop_device(spec: Spec) -> Option<Subject> {
     let backing = backing(Path::new("/var/tmp"), spec);
-    let output = Command::new("losetup")
-        .args(["--find", "--show", "--sector-size"])
-        .arg(spec.block_size.to_string())
-        .arg(&backing.path)
-        .output();
-    let device = match output {
-        Ok(output) if output.status.success() => {
-            PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
-        }
-        Ok(output) => {
-            let why = String::from_utf8_lossy(&output.stderr);
-            println!("not tried on a block device, losetup says: {why}");
-            return None;
-        }
-        Err(error) => {
-            println!("not tried on a block device, losetup does not run: {error}");
-            return None;
-        }
-    };
-    let mut options = UringOptions::new("Loop0", &device);
+    let device = LoopDevice::attach(&backing.path, spec.block_size)?;
+    let mut options = UringOptions::new("Loop0", device.path());
     options.readonly = spec.readonly;
-    let bdev = uring::create(options);
-    // Detaching a device in use takes effect when it is closed, whatever becomes of this process.
-    let detached = Command::new("losetup").arg("-d").arg(&device).status();
-    assert!(detached.is_ok_and(|status| status.success()));
     Some(Subject {
-        bdev: bdev.unwrap(),
+        bdev: uring::create(options).unwrap(),
         set_len: None,
         keep: Box::new(backing),
     })

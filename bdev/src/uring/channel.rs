@@ -3,7 +3,7 @@
 //! Most requests are one operation and need no memory of their own. What else a request needs is kept by its tag in `side`.
 //! [`UringChannel::begin`] and [`UringChannel::step`] decide, and touch no ring; the [`Channel`] methods submit what they decided.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,8 @@ use nix::errno::Errno;
 use reactor::{Cx, FallocateMode, Op, RingFile};
 
 use super::bounce::{BUFFER, Pool};
-use super::open::{Opened, Unmap};
+use super::claim::give_up;
+use super::open::{Opened, Unmap, remember_release};
 use super::statx::Align;
 use crate::disk::{Disk, Extent};
 use crate::io::{Io, IoKind, IoStatus};
@@ -38,6 +39,16 @@ pub(super) struct Shared {
     no_zero_range: AtomicBool,
     /// Set when the file was found to end before the disk does, until the next rescan: said once.
     pub(super) shrunk: AtomicBool,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Operations of a user that went away without waiting for them still hold the file: then the claim ends with them.
+        if Arc::strong_count(&self.fd) == 1 {
+            give_up(self.fd.as_fd());
+            remember_release(&self.fd);
+        }
+    }
 }
 
 impl Shared {
@@ -155,8 +166,9 @@ enum Next {
 
 #[derive(Debug)]
 pub(super) struct UringChannel {
-    shared: Arc<Shared>,
+    /// Before `shared`, whose end looks for users of the file.
     file: RingFile,
+    shared: Arc<Shared>,
     pool: Pool,
     side: TagMap<Side>,
 }

@@ -75,5 +75,12 @@ pub(super) fn claim(fd: BorrowedFd<'_>, write: bool) -> Claim {
     }
 }
 
+/// Gives a claim up before the file is closed. The kernel may hold a file that was registered with a ring for a while after
+/// its last user, and its locks with it.
+pub(super) fn give_up(fd: BorrowedFd<'_>) {
+    // If that fails the claim goes with the file.
+    let _ = lock(fd, libc::F_UNLCK, 0, 0);
+}
+
 #[cfg(test)]
 mod tests;

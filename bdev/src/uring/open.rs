@@ -2,10 +2,13 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use guest_memory::{HostBuffer, PAGE_SIZE};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, fallocate, fcntl, open};
+use nix::libc::dev_t;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, stat};
 use nix::sys::uio::pread;
 use nix::sys::utsname::uname;
@@ -99,6 +102,38 @@ fn refusal(path: &Path, readonly: bool, errno: Errno) -> BdevError {
     BdevError::new(errno, reason)
 }
 
+/// Devices that this process has closed lately, and when.
+static RELEASED: Mutex<Vec<(dev_t, Instant)>> = Mutex::new(Vec::new());
+/// How long the kernel may take to close a file after its last registration with a ring ended: about a second before Linux 6.3.
+const RELEASE_TAKES: Duration = Duration::from_secs(2);
+
+fn released() -> MutexGuard<'static, Vec<(dev_t, Instant)>> {
+    let mut released = RELEASED.lock().unwrap_or_else(PoisonError::into_inner);
+    released.retain(|(_, when)| when.elapsed() < RELEASE_TAKES);
+    released
+}
+
+/// Notes that the last user of a device in this process is about to close it.
+pub(super) fn remember_release(fd: &OwnedFd) {
+    if let Ok(stat) = fstat(fd)
+        && stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFBLK.bits()
+    {
+        released().push((stat.st_rdev, Instant::now()));
+    }
+}
+
+/// Opens, waiting for a device that is busy only because the kernel has not finished closing it for us.
+fn open_patiently(path: &Path, flags: OFlag, device: dev_t) -> Result<OwnedFd, Errno> {
+    loop {
+        match open(path, flags, Mode::empty()) {
+            Err(Errno::EBUSY) if released().iter().any(|(of, _)| *of == device) => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Present length of a file or device in bytes.
 pub(super) fn length(fd: &OwnedFd) -> Result<u64, Errno> {
     // For a block device `st_size` is zero; the end by seeking is right for both. Nobody uses the position.
@@ -137,7 +172,8 @@ pub(super) fn open_disk(options: &UringOptions) -> Result<Opened, BdevError> {
     }
     let refuse = |errno| refusal(path, readonly, errno);
     // Looked at first: opening a pipe would wait for its other end, opening a device may do anything.
-    let kind = kind_of(path, &stat(path).map_err(refuse)?)?;
+    let stat_before = stat(path).map_err(refuse)?;
+    let kind = kind_of(path, &stat_before)?;
     let mut flags = OFlag::O_CLOEXEC;
     flags |= if readonly {
         OFlag::O_RDONLY
@@ -148,7 +184,7 @@ pub(super) fn open_disk(options: &UringOptions) -> Result<Opened, BdevError> {
         // The kernel's own claim: refused while mounted or part of something, and keeps both away while we hold it.
         flags |= OFlag::O_EXCL;
     }
-    let fd = open(path, flags, Mode::empty()).map_err(refuse)?;
+    let fd = open_patiently(path, flags, stat_before.st_rdev).map_err(refuse)?;
     let stat = fstat(&fd).map_err(refuse)?;
     if kind_of(path, &stat)? != kind {
         return Err(refuse(Errno::ESTALE));

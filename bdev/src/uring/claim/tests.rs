@@ -19,7 +19,9 @@ fn one_writer_or_many_readers() {
     assert_eq!(claim(c.as_fd(), false), Claim::Held);
     let d = open();
     assert_eq!(claim(d.as_fd(), true), Claim::Taken);
-    drop((b, c));
+    give_up(b.as_fd());
+    assert_eq!(claim(d.as_fd(), true), Claim::Taken);
+    give_up(c.as_fd());
     assert_eq!(claim(d.as_fd(), true), Claim::Held);
 }
 

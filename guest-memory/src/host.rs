@@ -219,31 +219,48 @@ impl SharedRam {
     }
 
     /// Makes `len` bytes at `offset` zero; whole pages inside are given back to the system. `false` if out of range.
+    ///
+    /// Takes time in proportion to the pages: for long ranges see [`SharedRam::zero_edges`].
     #[must_use]
     pub fn zero(&self, offset: u64, len: u64) -> bool {
-        let Some(start) = usize::try_from(len)
-            .ok()
-            .and_then(|len| self.at(offset, len))
-        else {
+        let Some((first, pages)) = self.zero_edges(offset, len) else {
             return false;
         };
-        let end = start as usize + len as usize;
-        let first_page = (start as usize).next_multiple_of(PAGE_SIZE);
-        let last_page = end & !(PAGE_SIZE - 1);
-        // SAFETY: all three ranges lie inside the checked range; MADV_DONTNEED on private anonymous memory makes it read as zero.
-        unsafe {
-            if first_page >= last_page {
-                access::zero(start, len as usize);
-            } else {
-                access::zero(start, first_page - start as usize);
-                access::zero(last_page as *mut u8, end - last_page);
-                let pages = first_page as *mut libc::c_void;
-                if libc::madvise(pages, last_page - first_page, libc::MADV_DONTNEED) != 0 {
-                    access::zero(first_page as *mut u8, last_page - first_page);
-                }
-            }
+        if pages == 0 {
+            return true;
         }
-        true
+        let Some(at) = self.pages(first, pages) else {
+            return false;
+        };
+        // SAFETY: `pages` checked that the range is ours; MADV_DONTNEED on private anonymous memory makes it read as zero.
+        let given_back = unsafe { libc::madvise(at, pages as usize, libc::MADV_DONTNEED) };
+        given_back == 0 || self.clear(first, pages)
+    }
+
+    /// Makes the two ends of `len` bytes at `offset` zero, up to the whole pages between them; these, as (offset, length), are
+    /// left for an `MADV_DONTNEED` on [`SharedRam::pages`]. `None` if out of range.
+    #[must_use]
+    pub fn zero_edges(&self, offset: u64, len: u64) -> Option<(u64, u64)> {
+        let page = PAGE_SIZE as u64;
+        let end = offset.checked_add(len)?;
+        self.at(offset, usize::try_from(len).ok()?)?;
+        // The mapping starts at a page, so offsets and addresses agree on where pages begin.
+        let first = offset.next_multiple_of(page);
+        let last = end / page * page;
+        if first >= last {
+            return self.clear(offset, len).then_some((offset, 0));
+        }
+        let cleared = self.clear(offset, first - offset) && self.clear(last, end - last);
+        cleared.then_some((first, last - first))
+    }
+
+    /// The address of `len` bytes at `offset`, both whole pages, for the kernel to give back.
+    #[must_use]
+    pub fn pages(&self, offset: u64, len: u64) -> Option<*mut libc::c_void> {
+        let len = usize::try_from(len).ok()?;
+        let at = self.at(offset, len)?;
+        let whole = (at as usize | len).is_multiple_of(PAGE_SIZE);
+        whole.then_some(at.cast())
     }
 
     /// Brings the first `lines` cache lines at `offset` closer; nothing happens out of range.

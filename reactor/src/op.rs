@@ -6,7 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use guest_memory::Segments;
+use guest_memory::{Segments, SharedRam};
 
 /// A file registered with this reactor's ring (no reference count is taken per operation in the kernel). Clones are
 /// cheap and thread-bound; the last one leaves the registration, and the file closes when all its owners are gone.
@@ -83,6 +83,16 @@ pub enum Op {
         /// Length in bytes.
         len: u64,
     },
+    /// Give pages of a RAM disk back to the system; they read as zeroes afterwards (`MADV_DONTNEED`). Runs in the kernel's
+    /// workers, since it takes time in proportion to the pages.
+    Release {
+        /// Whose pages.
+        ram: Arc<SharedRam>,
+        /// Position in bytes: whole pages.
+        offset: u64,
+        /// Length in bytes: whole pages, at most [`Op::MAX_RELEASE`].
+        len: u64,
+    },
     /// Tell a block device that it may forget a range (`BLOCK_URING_CMD_DISCARD`); what it reads as afterwards is the
     /// device's affair. Linux 6.12 or later, `EOPNOTSUPP` before and on files.
     Discard {
@@ -96,12 +106,18 @@ pub enum Op {
 }
 
 impl Op {
+    /// Most bytes of one [`Op::Release`]: what its 32-bit length can say, and short enough for others to get a turn.
+    pub const MAX_RELEASE: u64 = 1 << 30;
+
     /// The scatter list of a read or write.
     #[must_use]
     pub fn into_segments(self) -> Option<Segments> {
         match self {
             Self::Read { segments, .. } | Self::Write { segments, .. } => Some(segments),
-            Self::Fdatasync { .. } | Self::Fallocate { .. } | Self::Discard { .. } => None,
+            Self::Fdatasync { .. }
+            | Self::Fallocate { .. }
+            | Self::Discard { .. }
+            | Self::Release { .. } => None,
         }
     }
 }

@@ -430,6 +430,18 @@ fn build(op: &Op) -> squeue::Entry {
                 .mode(mode)
                 .build()
         }
+        Op::Release { ram, offset, len } => {
+            let len = (*len).min(Op::MAX_RELEASE);
+            match ram.pages(*offset, len) {
+                // `MAX_RELEASE` fits every integer type on the way.
+                Some(at) => {
+                    let len = i64::try_from(len).unwrap_or(0);
+                    opcode::Madvise::new(at, len, libc::MADV_DONTNEED).build()
+                }
+                // Not whole pages of that disk: the kernel refuses to advise on nothing.
+                None => opcode::Madvise::new(std::ptr::null(), 0, -1).build(),
+            }
+        }
         Op::Discard { file, offset, len } => {
             // _IO(0x12, 0) of linux/blkdev.h; the length travels in `addr3`, where a command's own data begin.
             const BLOCK_URING_CMD_DISCARD: u32 = 0x1200;

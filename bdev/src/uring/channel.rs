@@ -387,7 +387,7 @@ impl UringChannel {
                 }) => Next::Submit(self.sync()),
                 _ => Next::Done(IoStatus::Ok),
             },
-            Op::Fdatasync { .. } => self.end(tag, op, IoStatus::Ok),
+            Op::Fdatasync { .. } | Op::Release { .. } => self.end(tag, op, IoStatus::Ok),
         }
     }
 

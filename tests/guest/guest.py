@@ -9,6 +9,7 @@ The guest's side is `initramfs/init` and `initramfs/lib.sh`; the protocol is des
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import re
 import shutil
@@ -236,6 +237,7 @@ class Guest:
 
     def _wait(self, wanted: str, deadline: float) -> str:
         """Takes events until one of that kind arrives; gives its words."""
+        assert self._process is not None
         while True:
             try:
                 # A boot has its own, shorter deadline.
@@ -255,6 +257,9 @@ class Guest:
                     why = self.results.figures.get("failure", {}).get("why", f"exit status {rest}").replace("_", " ")
                     raise self._error(f"the scenario failed: {why}")
             elif kind == "fatal":
+                # Its last words explain it; a guest that panicked stays, one whose QEMU failed is gone.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(1)
                 raise self._error(rest)
             elif kind == wanted:
                 return rest

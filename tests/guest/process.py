@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Sequence
 from typing import IO, Any
+
+# Run after setpriv(1) has asked for the signal: a parent that died before that is noticed here.
+GUARD = 'test "$PPID" = "$1" && shift && exec "$@"'
 
 
 def spawn(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
@@ -12,7 +16,8 @@ def spawn(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
 
     Call it from the main thread. setpriv(1) sets the signal in the child, because Python offers no safe hook there.
     """
-    return subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *command], **options)
+    guarded = ["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", GUARD, "sh", str(os.getpid()), *command]
+    return subprocess.Popen(guarded, **options)
 
 
 def end(process: subprocess.Popen[bytes] | None) -> None:

@@ -32,6 +32,8 @@ from guest.target import TargetError, binary
 
 # A worker that was told to end gets this long to take its guests down before it is killed.
 GRACE = 10.0
+# So many lines of a log are shown with a failure.
+TAIL = 25
 
 
 def discover() -> None:
@@ -118,14 +120,8 @@ class Runner:
             self._reap()
 
     def stop(self) -> None:
-        """Ends every worker: asks first, so that they take down what they made; then kills all that is left."""
-        for job in self._running:
-            job.worker.terminate()
-        deadline = time.monotonic() + GRACE
-        for job in self._running:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                job.worker.wait(max(deadline - time.monotonic(), 0.1))
-            self._kill(job)
+        """Ends every worker."""
+        self._end(self._running)
 
     def _start(self, selected: Case) -> None:
         shutil.rmtree(artifacts_of(selected.name), ignore_errors=True)
@@ -160,7 +156,7 @@ class Runner:
 
     def _finish(self, job: Job) -> None:
         expired = job.worker.poll() is None
-        self._kill(job)
+        self._end([job])
         with os.fdopen(job.report, "rb") as report:
             received = report.read()
         if received:
@@ -169,26 +165,41 @@ class Runner:
         else:
             outcome, text = "FAILED", f"the worker ended with status {job.worker.returncode}"
             if expired:
-                text = f"not done after {job.timeout:.0f} s; see {artifacts_of(job.case.name)}"
+                text = f"not done after {job.timeout:.0f} s"
         seconds = time.monotonic() - job.started
         first, _, rest = text.partition("\n")
         print(f"{outcome:7} {job.case.name} ({seconds:.0f} s) {first}".rstrip(), flush=True)
         if outcome == "FAILED":
             self.failed.append(job.case.name)
-            if rest:
-                print(rest, flush=True)
-            print(f"        everything of it: {artifacts_of(job.case.name)}", flush=True)
+            directory = artifacts_of(job.case.name)
+            print(rest.rstrip() or last_words(directory, "*.console.log", "|").rstrip())
+            print(last_words(directory, "vtarget.log", ">"), end="")
+            print(f"        everything of it: {directory}", flush=True)
         elif outcome == "skipped":
             self.skipped += 1
         else:
             self.passed += 1
 
     @staticmethod
-    def _kill(job: Job) -> None:
-        # The worker leads a group of its own; QEMU and the daemon are in it.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(job.worker.pid, signal.SIGKILL)
-        job.worker.wait()
+    def _end(jobs: list[Job]) -> None:
+        """Asks the workers to end, so that they take down what they made; then kills all that is left."""
+        for job in jobs:
+            job.worker.terminate()
+        deadline = time.monotonic() + GRACE
+        for job in jobs:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                job.worker.wait(max(deadline - time.monotonic(), 0.1))
+            # The worker leads a group of its own; QEMU and the daemon are in it.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(job.worker.pid, signal.SIGKILL)
+            job.worker.wait()
+
+
+def last_words(directory: Path, pattern: str, mark: str) -> str:
+    """The end of the log among the artifacts that was written last."""
+    logs = sorted(directory.glob(pattern), key=lambda path: path.stat().st_mtime)
+    lines = logs[-1].read_text(errors="replace").splitlines()[-TAIL:] if logs else []
+    return "".join(f"  {mark} {line}\n" for line in lines)
 
 
 def parse() -> argparse.Namespace:

@@ -20,7 +20,7 @@ RPC_TIMEOUT = 60.0
 
 
 class TargetError(Exception):
-    """The daemon did not do what it should. The text ends with the last lines of its log where they help."""
+    """The daemon did not do what it should."""
 
 
 class RpcError(TargetError):
@@ -44,7 +44,11 @@ class Rpc:
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(RPC_TIMEOUT)
-        self._socket.connect(str(path))
+        try:
+            self._socket.connect(str(path))
+        except OSError:
+            self._socket.close()
+            raise
         self._last_id = 0
 
     def call(self, method: str, params: dict[str, Any]) -> Any:
@@ -112,20 +116,18 @@ class Target:
             except OSError:
                 # There is nothing to wait on until the socket exists.
                 if self._process.poll() is not None:
-                    raise self._error(f"the daemon ended with status {self._process.returncode}") from None
+                    raise TargetError(f"the daemon ended with status {self._process.returncode}") from None
                 if time.monotonic() > deadline:
-                    raise self._error("the daemon does not listen") from None
+                    raise TargetError("the daemon does not listen") from None
                 time.sleep(0.01)
 
     def call(self, method: str, **params: Any) -> Any:
         """Calls a method with these parameters."""
-        assert self._rpc is not None and self._process is not None
+        assert self._rpc is not None
         try:
             return self._rpc.call(method, params)
-        except (OSError, TargetError) as error:
-            if isinstance(error, RpcError) and self._process.poll() is None:
-                raise
-            raise self._error(f"{method}: {error}") from None
+        except OSError as error:
+            raise TargetError(f"{method}: {error}") from None
 
     def listen(self, nqn: str, name: str) -> Path:
         """Adds a vfio-user listener to the subsystem; gives the path of its socket."""
@@ -135,7 +137,7 @@ class Target:
         self.call("nvmf_subsystem_add_listener", nqn=nqn, listen_address=address)
         endpoint = directory / "cntrl"
         if not endpoint.is_socket():
-            raise self._error(f"the listener has no socket {endpoint}")
+            raise TargetError(f"the listener has no socket {endpoint}")
         self._endpoints.append(endpoint)
         return endpoint
 
@@ -144,28 +146,20 @@ class Target:
         assert self._process is not None and self._rpc is not None
         self._rpc.close()
         if self._process.poll() is not None:
-            raise self._error(f"the daemon had ended with status {self._process.returncode}")
+            raise TargetError(f"the daemon had ended with status {self._process.returncode}")
         self._process.send_signal(signal.SIGTERM)
         try:
             status = self._process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            raise self._error("the daemon does not end on SIGTERM") from None
+            raise TargetError("the daemon does not end on SIGTERM") from None
         if status != 0:
-            raise self._error(f"the daemon ended with status {status} on SIGTERM")
+            raise TargetError(f"the daemon ended with status {status} on SIGTERM")
         left = [str(path) for path in (self._rpc_path, *self._endpoints) if path.exists()]
         if left:
-            raise self._error(f"the daemon left {', '.join(left)} behind")
+            raise TargetError(f"the daemon left {', '.join(left)} behind")
 
     def kill(self) -> None:
         """Ends the daemon at once. Does nothing when it has ended."""
         process.end(self._process)
         if self._rpc is not None:
             self._rpc.close()
-
-    def tail(self, lines: int = 25) -> str:
-        """The last lines of the log."""
-        shown = self.log.read_text(errors="replace").splitlines()[-lines:] if self.log.exists() else []
-        return "\n".join(f"  > {line}" for line in shown)
-
-    def _error(self, text: str) -> TargetError:
-        return TargetError(f"{text}\n{self.tail()}")

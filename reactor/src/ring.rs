@@ -276,7 +276,8 @@ impl Ring {
     pub(crate) fn unwatch(&mut self, key: u64) {
         if let Some(Entry::Watch { cancelled, .. }) = self.table().get_mut(key) {
             *cancelled = true;
-            let remove = opcode::PollRemove::new(key).build().user_data(IGNORE);
+            // Not `PollRemove`: that fails with EALREADY, for good, while an event of the same watch is on its way.
+            let remove = opcode::AsyncCancel::new(key).build().user_data(IGNORE);
             self.push(&remove);
         }
     }

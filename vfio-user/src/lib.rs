@@ -21,14 +21,26 @@
 //! (DEVICE_FEATURE, MIG_DATA_*; refused, which every client takes for "absent"), and the client side.
 #![forbid(unsafe_code)]
 
+mod connection;
+mod device;
+mod endpoint;
 pub mod frame;
+mod listener;
+mod masks;
+mod memory;
+mod reaper;
 mod rejection;
 pub mod reply;
 pub mod request;
+mod session;
 pub mod socket;
+mod tags;
 #[cfg(test)]
 mod test_fds;
 pub mod version;
 pub mod wire;
 
+pub use endpoint::{Endpoint, EndpointHandle, Options};
+pub use listener::{ListenError, Listener, MAX_PATH};
 pub use rejection::Rejection;
+pub use session::{Factory, FactoryError};

@@ -1,0 +1,234 @@
+//! A client's memory: what it has mapped, and what it has unmapped but the device may still reach.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use guest_memory::{Access, DmaMap, MapError, Mapping, MappingError, Region};
+use nix::errno::Errno;
+use nix::sys::stat::fstat;
+
+use crate::Rejection;
+use crate::reaper;
+use crate::request;
+use crate::wire::{DmaMapFlags, MAX_DMA_MAPS};
+
+/// Where a region's bytes come from. The descriptor itself is closed once the region is mapped: a client may have
+/// tens of thousands of regions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Source {
+    /// Device and inode of the file, and the offset in it; `None` without a descriptor. The mapping keeps the inode
+    /// alive, so its number stays unique.
+    file: Option<(u64, u64, u64)>,
+    access: Access,
+}
+
+/// A region on its way out.
+#[derive(Debug)]
+struct Retired {
+    iova: u64,
+    len: u64,
+    mapping: Arc<Mapping>,
+}
+
+/// What one client has mapped.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    map: Arc<DmaMap>,
+    /// By address.
+    sources: HashMap<u64, Source>,
+    retired: Vec<Retired>,
+    retired_since: Option<Instant>,
+    /// The operator has been told of a refused mapping.
+    complained: bool,
+}
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        Self {
+            map: DmaMap::empty(),
+            sources: HashMap::new(),
+            retired: Vec::new(),
+            retired_since: None,
+            complained: false,
+        }
+    }
+
+    /// The current map.
+    pub(crate) fn current(&self) -> &Arc<DmaMap> {
+        &self.map
+    }
+
+    /// Adds a region. `false` when it was there already, exactly so.
+    ///
+    /// # Errors
+    ///
+    /// EEXIST for an overlap, EINVAL for a region outside its file or one too many, or what mmap says. The map is
+    /// unchanged then.
+    pub(crate) fn map(&mut self, region: request::DmaMap) -> Result<bool, Rejection> {
+        let access = access_of(region.flags);
+        let (iova, len, offset) = (region.address, region.size, region.offset);
+        let source = Source {
+            file: file_of(region.fd.as_ref(), offset)?,
+            access,
+        };
+        if self.map.find_exact(iova, len).is_some() && self.sources.get(&iova) == Some(&source) {
+            return Ok(false);
+        }
+        if self.map.regions().len() >= MAX_DMA_MAPS {
+            return Err(Rejection::invalid("more DMA regions than max_dma_maps"));
+        }
+        let backing = match region.fd {
+            None => None,
+            Some(fd) => Some(
+                Mapping::from_fd(fd.as_fd(), offset, len, access)
+                    .map(Arc::new)
+                    .map_err(|error| self.refuse(iova, len, &error))?,
+            ),
+        };
+        let region = Region {
+            iova,
+            len,
+            access,
+            backing,
+        };
+        self.map = self.map.with(region).map_err(|error| match error {
+            MapError::Overlap => {
+                Rejection::new(Errno::EEXIST, "DMA region overlaps one that is mapped")
+            }
+            MapError::BadRange | MapError::NotFound => {
+                Rejection::invalid("DMA region is empty or wraps")
+            }
+        })?;
+        self.sources.insert(iova, source);
+        Ok(true)
+    }
+
+    /// Takes a region out of the map. The device may still reach it until [`is_drained`](Self::is_drained). `false`
+    /// when it was taken out before and is still draining.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT when no region has exactly this range.
+    pub(crate) fn unmap(&mut self, iova: u64, len: u64) -> Result<bool, Rejection> {
+        match self.map.without(iova, len) {
+            Ok((map, region)) => {
+                self.map = map;
+                self.sources.remove(&iova);
+                self.retire(region);
+                Ok(true)
+            }
+            Err(_) => {
+                let is_draining = |retired: &Retired| (retired.iova, retired.len) == (iova, len);
+                if self.retired.iter().any(is_draining) {
+                    return Ok(false);
+                }
+                Err(Rejection::new(
+                    Errno::ENOENT,
+                    "no DMA region has exactly this range",
+                ))
+            }
+        }
+    }
+
+    /// Takes every region out of the map.
+    pub(crate) fn unmap_all(&mut self) {
+        let cleared = self.map.cleared();
+        let old = std::mem::replace(&mut self.map, cleared);
+        self.sources.clear();
+        for region in old.regions() {
+            self.retire(region.clone());
+        }
+    }
+
+    fn retire(&mut self, region: Region) {
+        if let Some(mapping) = region.backing {
+            self.retired_since.get_or_insert_with(Instant::now);
+            self.retired.push(Retired {
+                iova: region.iova,
+                len: region.len,
+                mapping,
+            });
+        }
+    }
+
+    /// Whether nothing that was taken out of the map can be reached any more. What cannot is unmapped.
+    ///
+    /// Cheap while it is not: the look ends at the first region that still has users.
+    pub(crate) fn is_drained(&mut self) -> bool {
+        let mut free = Vec::new();
+        while let Some(retired) = self
+            .retired
+            .pop_if(|retired| retired.mapping.is_sole_owner())
+        {
+            free.push(retired.mapping);
+        }
+        reaper::unmap(free);
+        if self.retired.is_empty() {
+            self.retired_since = None;
+        }
+        self.retired.is_empty()
+    }
+
+    /// Since when something that was taken out of the map could still be reached.
+    pub(crate) fn draining_since(&self) -> Option<Instant> {
+        self.retired_since
+    }
+
+    /// Tells the operator, the first time: a client may go on for ever.
+    fn refuse(&mut self, iova: u64, len: u64, error: &MappingError) -> Rejection {
+        if !std::mem::replace(&mut self.complained, true) {
+            let hint = match error {
+                MappingError::Os(Errno::ENOMEM) => {
+                    "raise vm.max_map_count, or give the VM its memory in fewer pieces"
+                }
+                _ => "the client must share its memory as a mappable file that is long enough",
+            };
+            tracing::warn!(
+                iova = format_args!("{iova:#x}"),
+                len = format_args!("{len:#x}"),
+                %error,
+                hint,
+                "client memory cannot be mapped"
+            );
+        }
+        let why = match error {
+            MappingError::BeyondFile { .. } => "DMA region reaches beyond the end of its file",
+            _ => "DMA region cannot be mapped",
+        };
+        Rejection::new(error.errno(), why)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let map = std::mem::replace(&mut self.map, DmaMap::empty());
+        let mapped: Vec<_> = map
+            .regions()
+            .iter()
+            .filter_map(|region| region.backing.clone())
+            .collect();
+        drop(map);
+        reaper::unmap(mapped);
+        reaper::unmap(self.retired.drain(..).map(|retired| retired.mapping));
+    }
+}
+
+fn access_of(flags: DmaMapFlags) -> Access {
+    let mut access = Access::empty();
+    access.set(Access::READ, flags.contains(DmaMapFlags::READ));
+    access.set(Access::WRITE, flags.contains(DmaMapFlags::WRITE));
+    access
+}
+
+fn file_of(fd: Option<&OwnedFd>, offset: u64) -> Result<Option<(u64, u64, u64)>, Rejection> {
+    let Some(fd) = fd else {
+        return Ok(None);
+    };
+    let stat = fstat(fd).map_err(|errno| Rejection::new(errno, "file of a DMA region"))?;
+    Ok(Some((stat.st_dev, stat.st_ino, offset)))
+}
+
+#[cfg(test)]
+mod tests;

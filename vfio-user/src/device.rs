@@ -73,6 +73,16 @@ const KEPT: usize = 16 << 10;
 
 impl Device {
     pub(crate) fn new(function: Box<dyn Function>, answer_within: Duration) -> Self {
+        for (region, index) in function.regions().iter().zip(0..) {
+            if let Some(area) = &region.shared
+                && mappable(area).is_none()
+            {
+                tracing::error!(
+                    region = index,
+                    "the device shares memory that clients would not find; it is not offered to them"
+                );
+            }
+        }
         Self {
             function,
             memory: Memory::new(),
@@ -438,3 +448,6 @@ fn mappable(area: &pci::SharedArea) -> Option<Mappable> {
         file_offset: area.memory.file_offset().checked_sub(area.offset)?,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,11 @@
 //! The server over its real socket, on a real reactor, with a fake device behind it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test's helpers fail the test"
+)]
+
 mod access;
 mod dma;
 mod fake;

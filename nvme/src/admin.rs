@@ -58,16 +58,25 @@ enum Outcome {
 }
 
 impl Controller {
-    /// Looks at the admin queue and executes a batch of its commands; whether there was anything to do.
-    pub(crate) fn serve_admin(&mut self, cx: &mut Cx) -> bool {
-        let Some(mut admin) = self.admin.take() else {
-            return false;
+    /// Looks at the admin queue's doorbells.
+    pub(crate) fn look_at_admin(&mut self) {
+        let Some(admin) = &mut self.admin else {
+            return;
         };
-        let invalid = admin.look(self.doorbells());
-        admin.flush();
-        self.admin = Some(admin);
+        let invalid = admin.look(&self.doorbells);
         for doorbell in invalid.into_iter().flatten() {
             self.invalid_doorbell(doorbell.qid);
+        }
+    }
+
+    /// Looks at the admin queue and executes a batch of its commands; whether there was anything to do.
+    pub(crate) fn serve_admin(&mut self, cx: &mut Cx) -> bool {
+        if self.admin.is_none() {
+            return false;
+        }
+        self.look_at_admin();
+        if let Some(admin) = &mut self.admin {
+            admin.flush();
         }
         let mut busy = false;
         for _ in 0..BATCH {

@@ -63,7 +63,7 @@ pub struct Controller {
     pci: ConfigSpace,
     msix: MsixTable,
     page: SharedMemory,
-    doorbells: Doorbells,
+    pub(crate) doorbells: Doorbells,
     pub(crate) model: Model,
     pub(crate) view: MapView,
     pub(crate) namespaces: Arc<NamespaceSet>,
@@ -226,11 +226,6 @@ impl Controller {
         self.page.clone()
     }
 
-    /// Where doorbells are read.
-    pub(crate) fn doorbells(&self) -> &Doorbells {
-        &self.doorbells
-    }
-
     /// Milliseconds since the controller was made.
     pub(crate) fn age_ms(&self) -> u64 {
         monotonic_ms().saturating_sub(self.born_ms)
@@ -286,10 +281,18 @@ impl Controller {
         !self.pci.is_msix_enabled() && !first.is_some_and(|vector| vector.is_enabled())
     }
 
+    /// Vectors that may not interrupt, one bit each. INTMS and INTMC have no meaning with MSI-X (Base 2.0c, 3.1.3.3).
+    pub(crate) fn interrupt_mask(&self) -> u32 {
+        match (self.uses_pin(), self.pci.is_intx_disabled()) {
+            (false, _) => 0,
+            (true, false) => self.model.registers.interrupt_mask,
+            (true, true) => u32::MAX,
+        }
+    }
+
     /// Interrupts the host for the admin completion queue: always vector 0.
     pub(crate) fn interrupt(&self) {
-        let masked = self.model.registers.interrupt_mask & 1 != 0 || self.pci.is_intx_disabled();
-        if self.uses_pin() && masked {
+        if self.interrupt_mask() & 1 != 0 {
             return;
         }
         if let Some(binding) = self.binding(0) {

@@ -60,10 +60,10 @@ pub(crate) enum ToShard {
     WriteCache { enabled: bool },
     /// Use shadow doorbells, or stop using them.
     ShadowDoorbells(Option<ShadowDoorbells>),
-    /// Whether the guest may be interrupted through the INTx pin while MSI-X is off: mask bits of INTMS/INTMC.
+    /// Vectors that may not interrupt, one bit each: INTMS/INTMC while the pin is in use, zero with MSI-X.
     InterruptMask(u32),
-    /// A doorbell in the trapped page was written: look at it even if asleep (only a wake-up; carries nothing).
-    Doorbell,
+    /// The pin is in use and the guest has ended its interrupt: raise it again for every queue with entries that wait.
+    PinUnmasked,
     /// Controller reset: stop fetching, let commands end without posting completions, drop all queues and leases.
     /// Answer: [`FromShard::Stopped`].
     Stop,

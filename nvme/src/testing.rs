@@ -215,7 +215,7 @@ impl Guest {
     pub(crate) fn new(config: ControllerConfig, namespaces: Vec<Namespace>) -> Self {
         let script = Arc::new(Script::default());
         let factory = script.factory();
-        Self::with_factory(config, namespaces, script, factory)
+        Self::with_factory(config, namespaces, script, factory, vec![])
     }
 
     pub(crate) fn with_factory(
@@ -223,6 +223,7 @@ impl Guest {
         namespaces: Vec<Namespace>,
         script: Arc<Script>,
         factory: ShardFactory,
+        reactors: Vec<ReactorHandle>,
     ) -> Self {
         let (home, thread) = reactor::spawn(Config {
             max_in_flight: 256,
@@ -235,8 +236,7 @@ impl Guest {
             .call(move |reactor| {
                 let home = reactor.cx().handle().clone();
                 let (controller, handle) =
-                    Controller::with_factory(&home, config, set, vec![home.clone()], factory)
-                        .unwrap();
+                    Controller::with_factory(&home, config, set, reactors, factory).unwrap();
                 let page = controller.doorbell_page();
                 reactor.cx().local::<Slot>().0 = Some(controller);
                 (handle, page)

@@ -140,7 +140,7 @@ impl AdminQueue {
         std::mem::take(&mut self.posted)
     }
 
-    /// Whether completions wait for the host.
+    /// Whether completions wait for the host, by the last look at its doorbell.
     pub(crate) fn is_occupied(&self) -> bool {
         self.cq.is_occupied()
     }

@@ -67,12 +67,21 @@ impl Controller {
     }
 
     fn apply_interrupt_mask(&mut self) {
-        let mask = self.model.registers.interrupt_mask;
+        let mask = self.interrupt_mask();
         self.shards.broadcast(|| ToShard::InterruptMask(mask));
-        // The pin is a level: unmasking shows what waits.
-        if mask & 1 == 0 && self.admin.as_ref().is_some_and(|admin| admin.is_occupied()) {
+        self.raise_pin();
+    }
+
+    /// The pin is a level: as long as a completion waits and nothing masks it, it is up.
+    fn raise_pin(&mut self) {
+        if !self.uses_pin() || self.interrupt_mask() & 1 != 0 {
+            return;
+        }
+        self.look_at_admin();
+        if self.admin.as_ref().is_some_and(|admin| admin.is_occupied()) {
             self.interrupt();
         }
+        self.shards.broadcast(|| ToShard::PinUnmasked);
     }
 
     fn apply_config(&mut self, cx: &mut Cx, effects: ConfigEffects) {
@@ -89,6 +98,9 @@ impl Controller {
                     self.shards.send(shard, ToShard::Vector { qid, vector });
                 }
             }
+        }
+        if effects.msix_changed || effects.command_changed {
+            self.apply_interrupt_mask();
         }
     }
 
@@ -175,6 +187,10 @@ impl Function for Controller {
         } else {
             Access::Done
         }
+    }
+
+    fn pin_unmasked(&mut self, _cx: &mut Cx) {
+        self.raise_pin();
     }
 
     fn deferred(&mut self) -> Option<Access> {

@@ -36,6 +36,10 @@ fn changes(old: &NamespaceSet, new: &NamespaceSet) -> Vec<u32> {
 impl Controller {
     /// Takes what has arrived; whether there was anything.
     pub(super) fn take_messages(&mut self, cx: &mut Cx) -> bool {
+        // Two loads in most passes; `try_recv` would cost a fence each.
+        if self.from_shards.is_empty() && self.mailbox.is_empty() {
+            return false;
+        }
         let mut busy = false;
         for _ in 0..BATCH {
             let Ok(message) = self.from_shards.try_recv() else {

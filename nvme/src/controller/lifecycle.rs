@@ -164,7 +164,7 @@ impl Controller {
                 enabled: self.uses_write_cache(),
             },
             ToShard::ShadowDoorbells(model.shadow_doorbells),
-            ToShard::InterruptMask(model.registers.interrupt_mask),
+            ToShard::InterruptMask(self.interrupt_mask()),
         ];
         let disabled = model.features.coalescing_disabled.iter();
         settings.extend(disabled.map(|vector| ToShard::CoalescingDisable {

@@ -16,6 +16,11 @@ use crate::testing::{
 };
 use crate::{ControllerConfig, NamespaceSet};
 
+mod chaos;
+mod interrupts;
+mod memory;
+mod whole;
+
 /// An MSI-X or INTx descriptor that the VMM installs; reads how often it was signalled.
 struct Line(Arc<OwnedFd>);
 
@@ -249,71 +254,6 @@ fn bad_admin_queues_fail_the_controller() {
 }
 
 #[test]
-fn memory_that_is_not_shared_fails_the_controller() {
-    let mut guest = Guest::simple();
-    guest.unmap_all();
-    let region = Region {
-        backing: None,
-        ..guest.ram_region()
-    };
-    let map = guest.map.with(region).unwrap();
-    guest.set_map(map);
-    guest.set_admin_queue(16);
-    guest.write32(0x14, Guest::cc().into_bits());
-    assert_eq!(guest.csts(), Csts::new().with_cfs(true));
-}
-
-#[test]
-fn an_admin_queue_that_is_unmapped_waits_until_it_is_back() {
-    let mut guest = Guest::simple();
-    guest.enable();
-    guest.ok(identify(1, 0));
-    for _ in 0..3 {
-        let cid = guest.submit(identify(1, 0));
-        guest.unmap_all();
-        (0..5).for_each(|_| guest.poll());
-        assert_eq!(guest.reap(), None);
-        assert_eq!(guest.csts(), Csts::new().with_rdy(true));
-        // Half of it is not enough: the completion queue is missing.
-        let half = guest
-            .map
-            .with(Region {
-                len: 0x8000,
-                ..guest.ram_region()
-            })
-            .unwrap();
-        guest.set_map(half);
-        guest.poll();
-        assert_eq!(guest.reap(), None);
-        guest.unmap_all();
-        guest.map_ram();
-        assert_eq!(guest.wait().cid, cid);
-    }
-}
-
-#[test]
-fn a_completion_that_finds_its_ring_unmapped_is_posted_later() {
-    let mut guest = Guest::simple();
-    guest.enable();
-    guest.script.hold.store(true, Ordering::SeqCst);
-    let cid = guest.submit(create_cq(1, 64, 0));
-    guest.poll_until("CreateCq", |guest| guest.script.has_heard("CreateCq"));
-    guest.unmap_all();
-    guest.script.hold.store(false, Ordering::SeqCst);
-    guest.poll_until("the answer", |guest| {
-        guest.on_home(|controller, _| {
-            let cqs = &controller.model.cqs;
-            cqs.get(&1)
-                .is_some_and(|cq| cq.stage == crate::model::Stage::Live)
-        })
-    });
-    guest.map_ram();
-    let cqe = guest.wait();
-    assert_eq!((cqe.cid, cqe.status()), (cid, Status::SUCCESS));
-    guest.poll_until("Map", |guest| guest.script.has_heard("Map("));
-}
-
-#[test]
 fn function_level_reset_takes_everything_back() {
     let mut guest = with_queues();
     let at = devctl(&guest);
@@ -390,24 +330,6 @@ fn a_client_that_leaves_leaves_nothing() {
     assert_eq!(epoch, 0);
     assert_eq!(guest.on_home(|c, _| c.deferred()), Some(Access::Done));
     assert_eq!(gone(&guest), Access::Done);
-}
-
-#[test]
-fn truncated_memory_fails_this_controller() {
-    let mut guest = Guest::simple();
-    guest.enable();
-    guest.ok(identify(1, 0));
-    nix::unistd::ftruncate(guest.ram.fd(), 0).unwrap();
-    // The next look at the ring touches the missing memory.
-    guest.page.store_u32(0, 9);
-    guest.poll_until("CFS", |guest| guest.csts().cfs());
-    guest.write32(0x14, 0);
-    assert_eq!(guest.csts(), Csts::new());
-    guest.write32(0x14, Guest::cc().into_bits());
-    assert!(
-        guest.csts().cfs(),
-        "it stays unusable while that memory is mapped"
-    );
 }
 
 #[test]
@@ -539,41 +461,6 @@ fn a_cache_that_comes_after_the_host_was_told_of_none_is_written_through() {
 }
 
 #[test]
-fn the_pin_interrupts_while_msix_is_off() {
-    let mut guest = Guest::simple();
-    let (pin, vector) = (Line::new(), Line::new());
-    pin.install(&guest, pci::InterruptKind::Intx, 0);
-    guest.enable();
-    guest.ok(identify(1, 0));
-    assert_eq!(pin.count(), 1);
-    guest.write32(0x0c, 1);
-    guest.ok(identify(1, 0));
-    assert_eq!(pin.count(), 0, "masked by INTMS");
-    guest.submit(identify(1, 0));
-    guest.poll();
-    guest.write32(0x10, 1);
-    assert_eq!(pin.count(), 1, "unmasked while a completion waits");
-    guest.wait();
-    vector.install(&guest, pci::InterruptKind::Msix, 0);
-    enable_msix(&guest);
-    guest.ok(identify(1, 0));
-    assert_eq!((pin.count(), vector.count()), (0, 1));
-}
-
-#[test]
-fn switching_msix_on_rebinds_queues() {
-    let mut guest = Guest::simple();
-    guest.enable();
-    assert_eq!(
-        guest.refused(create_cq(1, 64, 1)),
-        Status::INVALID_INTERRUPT_VECTOR
-    );
-    guest.ok(create_cq(1, 64, 0));
-    enable_msix(&guest);
-    guest.poll_until("Vector", |guest| guest.script.has_heard("Vector { qid: 1"));
-}
-
-#[test]
 fn a_keep_alive_that_does_not_come_fails_the_controller() {
     let mut guest = Guest::simple();
     guest.enable();
@@ -612,117 +499,4 @@ fn idle_is_bounded_only_where_doorbells_are_memory() {
     let mut guest = Guest::new(hidden, vec![]);
     guest.enable();
     assert_eq!(idle(&guest), Idle::UntilEvent);
-}
-
-#[test]
-fn write_only_memory_cannot_hold_the_submission_queue() {
-    let mut guest = Guest::simple();
-    guest.unmap_all();
-    let region = Region {
-        access: MemoryAccess::WRITE,
-        ..guest.ram_region()
-    };
-    let map: Arc<DmaMap> = guest.map.with(region).unwrap();
-    guest.set_map(map);
-    guest.set_admin_queue(16);
-    guest.write32(0x14, Guest::cc().into_bits());
-    assert!(guest.csts().cfs());
-}
-
-mod chaos {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[derive(Clone, Debug)]
-    enum Act {
-        Register(u64, u32),
-        Wide(u64, u64),
-        Config(u64, Vec<u8>),
-        Doorbell(u16, u32),
-        Command([u8; 64]),
-        Enable,
-        Unmap,
-        Map,
-        Reset(bool),
-        Poll,
-    }
-
-    fn act() -> impl Strategy<Value = Act> {
-        let command =
-            (any::<[u8; 64]>(), 0u8..=0x1a, any::<bool>()).prop_map(|(mut sqe, opcode, tame)| {
-                if tame {
-                    sqe[0] = opcode;
-                    sqe[1] = 0;
-                    sqe[24..40].copy_from_slice(&[0; 16]);
-                    sqe[26] = 0x20;
-                    sqe[34] = 0x21;
-                }
-                Act::Command(sqe)
-            });
-        prop_oneof![
-            (0u64..0x40, any::<u32>()).prop_map(|(at, value)| Act::Register(at * 4, value)),
-            (0u64..0x1010, any::<u64>()).prop_map(|(at, value)| Act::Wide(at, value)),
-            (0u64..4100, proptest::collection::vec(any::<u8>(), 0..9))
-                .prop_map(|(at, data)| Act::Config(at, data)),
-            (0u16..1024, any::<u32>()).prop_map(|(at, value)| Act::Doorbell(at, value)),
-            command.clone(),
-            command,
-            Just(Act::Enable),
-            Just(Act::Unmap),
-            Just(Act::Map),
-            any::<bool>().prop_map(Act::Reset),
-            Just(Act::Poll),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
-
-        /// Registers, doorbells, commands, maps and resets in any order: nothing panics, and a reset always leads back.
-        #[test]
-        fn nothing_a_guest_does_ends_the_controller(acts in proptest::collection::vec(act(), 1..60)) {
-            let mut guest = Guest::simple();
-            for act in acts {
-                match act {
-                    Act::Register(at, value) => guest.write32(at, value),
-                    Act::Wide(at, value) => guest.write64(at, value),
-                    Act::Config(at, data) => {
-                        guest.write_region(7, at, &data);
-                    }
-                    Act::Doorbell(at, value) => guest.page.store_u32(usize::from(at) * 4, value),
-                    Act::Command(bytes) => {
-                        let sqe: nvme_spec::Sqe = zerocopy::transmute!(bytes);
-                        guest.submit(sqe);
-                    }
-                    Act::Enable => {
-                        guest.write32(0x14, 0);
-                        guest.set_admin_queue(32);
-                        guest.write32(0x14, Guest::cc().into_bits());
-                    }
-                    Act::Unmap => guest.unmap_all(),
-                    Act::Map if guest.map.regions().is_empty() => guest.map_ram(),
-                    Act::Map | Act::Poll => guest.poll(),
-                    Act::Reset(true) => {
-                        guest.on_home(|c, cx| c.reset(cx, ResetKind::Device));
-                        guest.poll_until("reset", |guest| !guest.csts().rdy());
-                    }
-                    Act::Reset(false) => {
-                        let at = devctl(&guest);
-                        guest.write_region(7, at, &0x8000u16.to_le_bytes());
-                    }
-                }
-                guest.poll();
-            }
-            guest.write32(0x14, 0);
-            guest.poll_until("RDY clear", |guest| !guest.csts().rdy());
-            if guest.map.regions().is_empty() {
-                guest.map_ram();
-            }
-            guest.enable();
-            guest.ok(identify(1, 0));
-            guest.on_home(|c, cx| c.reset(cx, ResetKind::ClientGone));
-            guest.poll_until("quiescence", |guest| guest.on_home(|c, _| c.is_quiescent()));
-        }
-    }
 }

@@ -81,7 +81,7 @@ impl Shard {
             ToShard::WriteCache { enabled } => self.env.write_through = !enabled,
             ToShard::ShadowDoorbells(place) => self.set_shadow(place),
             ToShard::InterruptMask(masked) => self.env.masked = masked,
-            ToShard::Doorbell => {}
+            ToShard::PinUnmasked => self.raise_pin(cx),
             ToShard::Stop => self.stop(cx),
             ToShard::Exit => {
                 self.exiting = true;
@@ -177,6 +177,16 @@ impl Shard {
     fn abort(&mut self, cx: &Cx, sqid: u16, cid: u16) -> bool {
         find_sq(&mut self.groups, sqid)
             .is_some_and(|(group, at)| group.abort(cx, &mut self.env, at, cid))
+    }
+
+    /// A pin is a level: while entries wait, the end of one interrupt is the start of the next.
+    fn raise_pin(&mut self, cx: &Cx) {
+        for group in self.groups.iter_mut().flatten() {
+            group.look_at_head(&mut self.env);
+            if group.cq().is_occupied() {
+                group.interrupt().note(cx.now());
+            }
+        }
     }
 
     fn follow_coalescing(&mut self) {

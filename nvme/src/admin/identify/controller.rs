@@ -98,7 +98,10 @@ pub(super) fn identify(config: &ControllerConfig, namespaces: &NamespaceSet) -> 
     page.vwc = Vwc::new()
         .with_present(has_write_cache(namespaces))
         .with_flush_broadcast(FlushBroadcast::SUPPORTED);
-    page.sgls = SglSupport::new().with_support(SglAlignment::ANY);
+    page.sgls = SglSupport::new()
+        .with_support(SglAlignment::ANY)
+        .with_bit_bucket(true)
+        .with_longer_than_data(true);
     let nqn = config.subnqn.as_bytes();
     for (byte, value) in page.subnqn.iter_mut().take(255).zip(nqn) {
         *byte = *value;

@@ -26,7 +26,9 @@ pub(super) fn nvm(ns: &Namespace) -> IdentifyNamespace {
     let reads_zeroes = info
         .features
         .contains(Features::UNMAP | Features::UNMAP_ZEROES);
-    page.dlfeat = Dlfeat::new().with_read_behavior(u8::from(reads_zeroes));
+    page.dlfeat = Dlfeat::new()
+        .with_read_behavior(u8::from(reads_zeroes))
+        .with_write_zeroes_deallocates(reads_zeroes);
     page.nvmcap = Le128::new(u128::from(info.num_blocks) * u128::from(info.block_size));
     // 0's based: one less than the blocks in a unit that the medium writes without reading first.
     let unit = info.physical_block_size / info.block_size.max(1);

@@ -104,7 +104,7 @@ impl Counted {
 
     fn finished(&mut self, cx: &Cx, tag: u64, finished: Finished) -> Finished {
         if let Finished::Done(status) = finished
-            && let Some(flight) = self.in_flight.remove(&tag)
+            && let Some(flight) = self.in_flight.remove(tag)
         {
             let latency = cx.now().saturating_sub(flight.started);
             self.count(flight.kind, flight.bytes, latency, status);

@@ -139,7 +139,7 @@ impl MallocChannel {
 
     fn released(&mut self, tag: u64, op: Op, result: Result<u32, Errno>) -> Next {
         let (Op::Release { ram, offset, len }, Some((next, left))) =
-            (op, self.releases.remove(&tag))
+            (op, self.releases.remove(tag))
         else {
             // Nothing else of this channel is ever in the ring.
             return Next::Done(IoStatus::Failed(Errno::EINVAL));

@@ -3,12 +3,9 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// Allocates only while the number of requests in flight reaches a new high.
-pub(crate) type TagMap<T> = HashMap<u64, T, BuildHasherDefault<TagHasher>>;
-
 /// Tags come from our own device models, so nobody can choose them to collide: one multiplication spreads them.
 #[derive(Default)]
-pub(crate) struct TagHasher(u64);
+struct TagHasher(u64);
 
 impl Hasher for TagHasher {
     #[inline]
@@ -29,3 +26,46 @@ impl Hasher for TagHasher {
         self.0 = spread ^ (spread >> 32);
     }
 }
+
+/// Allocates only while the number of requests in flight reaches a new high.
+#[derive(Debug)]
+pub(crate) struct TagMap<T>(HashMap<u64, T, BuildHasherDefault<TagHasher>>);
+
+impl<T> Default for TagMap<T> {
+    fn default() -> Self {
+        Self(HashMap::default())
+    }
+}
+
+impl<T> TagMap<T> {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    #[inline]
+    pub(crate) fn insert(&mut self, tag: u64, value: T) {
+        // Places of removed entries count as used until the table is tidied up, which it does in place only while it is
+        // less than half full. So it is kept that empty, by growing at a new high and not at some later moment.
+        if self.0.len() * 2 >= self.0.capacity() {
+            self.0.reserve(self.0.len() * 2 + 8);
+        }
+        self.0.insert(tag, value);
+    }
+
+    #[inline]
+    pub(crate) fn remove(&mut self, tag: u64) -> Option<T> {
+        self.0.remove(&tag)
+    }
+
+    pub(crate) fn get(&self, tag: u64) -> Option<&T> {
+        self.0.get(&tag)
+    }
+
+    pub(crate) fn get_or_insert_with(&mut self, tag: u64, value: impl FnOnce() -> T) -> &mut T {
+        self.0.entry(tag).or_insert_with(value)
+    }
+}
+
+#[cfg(test)]
+mod tests;

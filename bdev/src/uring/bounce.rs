@@ -6,7 +6,7 @@ use guest_memory::HostBuffer;
 pub(super) const BUFFER: usize = 128 << 10;
 /// Buffers in use at once: with all of them out, a channel answers "full".
 pub(super) const MOST: usize = 16;
-/// Unused buffers kept for the next request.
+/// Buffers kept while none is in use. As long as some are, all stay: their users come in crowds.
 const KEPT: usize = 2;
 
 /// A channel's buffers. They exist while needed and no longer, apart from a few.
@@ -29,8 +29,9 @@ impl Pool {
     /// Takes a buffer back.
     pub(super) fn give(&mut self, buffer: HostBuffer) {
         self.out = self.out.saturating_sub(1);
-        if self.free.len() < KEPT {
-            self.free.push(buffer);
+        self.free.push(buffer);
+        if self.out == 0 {
+            self.free.truncate(KEPT);
         }
     }
 

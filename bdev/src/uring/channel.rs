@@ -331,7 +331,7 @@ impl UringChannel {
 
     /// Takes back what [`UringChannel::begin`] prepared.
     fn undo(&mut self, tag: u64, op: Op) -> Segments {
-        match self.side.remove(&tag).map(|side| side.work) {
+        match self.side.remove(tag).map(|side| side.work) {
             Some(Work::Bounced(bounced)) => {
                 self.give_back(op);
                 bounced.memory
@@ -380,7 +380,7 @@ impl UringChannel {
                 }
                 self.piece_done(tag, op)
             }
-            Op::Fallocate { .. } | Op::Discard { .. } => match self.side.remove(&tag) {
+            Op::Fallocate { .. } | Op::Discard { .. } => match self.side.remove(tag) {
                 Some(Side {
                     work: Work::Clear(Clear { durable: true, .. }),
                     ..
@@ -392,7 +392,7 @@ impl UringChannel {
     }
 
     fn again(&mut self, tag: u64, op: Op) -> Next {
-        let side = self.side.entry(tag).or_insert_with(|| Work::Plain.into());
+        let side = self.side.get_or_insert_with(tag, || Work::Plain.into());
         side.retries += 1;
         if side.retries > RETRIES {
             return self.end(tag, op, IoStatus::Failed(Errno::EAGAIN));
@@ -427,7 +427,7 @@ impl UringChannel {
 
     /// Goes on after a whole transfer.
     fn piece_done(&mut self, tag: u64, op: Op) -> Next {
-        let Some(side) = self.side.remove(&tag) else {
+        let Some(side) = self.side.remove(tag) else {
             return Next::Done(IoStatus::Ok);
         };
         if matches!(side.work, Work::Plain) {
@@ -488,7 +488,7 @@ impl UringChannel {
         let Some(Side {
             work: Work::Clear(clear),
             ..
-        }) = self.side.get(&tag)
+        }) = self.side.get(tag)
         else {
             return self.end(tag, op, IoStatus::Unsupported);
         };

@@ -1,24 +1,48 @@
-//! The vfio-user protocol, server side.
+//! The vfio-user protocol, server side: serves any [`pci::Function`] to a VMM.
 //!
 //! A VMM connects to a UNIX socket and drives a PCI device over it: it shares its guest's memory by descriptor
 //! (DMA_MAP), learns the device's regions and interrupts, reads and writes regions, and installs eventfds for
 //! interrupts.
 //!
 //! ```text
-//! socket ─ recvmsg ─▶ frame::FrameReader ─▶ request::decode ─▶ Request
-//!                     (bytes → messages)    (every rule that needs no device)
-//! socket ◀─ sendmsg ─ reply::encode ◀───────────────────────── Reply
+//!             Endpoint (poller: listens, one client at a time, the others wait in the backlog)
+//!                │ accept
+//!                ▼
+//!             Session (poller: one client)
+//!  socket ─ recvmsg ─▶ frame ───────▶ request ──────▶ Device ─────▶ pci::Function
+//!                      bytes become   every rule that  │  │           read, write, reset, map_changed
+//!                      messages       needs no device  │  └▶ Memory    guest_memory::DmaMap
+//!  socket ◀─ sendmsg ─ reply ◀─────────────────────────┘  └▶ Irqs      pci::Interrupts
 //! ```
 //!
-//! The codec ([`wire`], [`frame`], [`version`], [`request`], [`reply`]) does no I/O and holds no device state.
-//! None of it is on the path of a guest's reads and writes: queues and doorbells lie in shared memory, and what
-//! passes here is configuration.
+//! Nothing here is on the path of a guest's reads and writes: queues and doorbells lie in shared memory, which the
+//! function polls, and interrupts go straight to the client's eventfds. What passes through the socket is
+//! configuration and trapped register accesses. Those are answered in the pass in which the ring reports the
+//! socket: no timer, no polling of the socket.
+//!
+//! # Rules
+//!
+//! * The codec ([`wire`], [`frame`], [`version`], [`request`], [`reply`]) does no I/O and knows no device. It is total: any
+//!   bytes are a request or an errno.
+//! * Requests of a client are carried out and answered in order. One that cannot be answered yet holds back this client's
+//!   later ones, nobody else's, and is refused with EBUSY before QEMU would give up the connection
+//!   ([`Options::answer_within`]).
+//! * DMA_UNMAP is answered when nothing can reach the memory any more ([`guest_memory::Mapping::is_sole_owner`]).
+//! * A request is refused with a header-only reply and the session goes on. Only a failed negotiation ends it from our side. A
+//!   request that takes no reply gets none, whatever becomes of it.
+//! * A client that is gone, at whatever point, leaves nothing behind: its device is drained and dropped with its maps and
+//!   descriptors before the next client's is made.
+//! * Nothing a client does blocks the reactor: the socket never blocks, output is at most one reply, input at most one
+//!   message, descriptors for interrupts must be eventfds, large mappings are unmapped on a thread of their own.
 //!
 //! Protocol: version 0.1 of the vfio-user specification as published with QEMU (`docs/interop/vfio-user.rst`).
 //! Where it leaves room, QEMU 11.1, SPDK's initiator and the `vfio_user` crate decide; the places say so.
 //!
-//! Not here: DMA by message (DMA_READ, DMA_WRITE) for memory that comes without a descriptor, migration
-//! (DEVICE_FEATURE, MIG_DATA_*; refused, which every client takes for "absent"), and the client side.
+//! # What it does not do
+//!
+//! DMA by message (DMA_READ, DMA_WRITE): memory that comes without a descriptor is accepted and never accessed.
+//! Migration (DEVICE_FEATURE, MIG_DATA_*): refused, which every client takes for "absent". MSI, ioeventfds, a second
+//! socket for requests of the server. The client side is in `testkit`.
 #![forbid(unsafe_code)]
 
 mod connection;

@@ -40,13 +40,20 @@ pub(crate) struct Memory {
     sources: HashMap<u64, Source>,
     retired: Vec<Retired>,
     retired_since: Option<Instant>,
+    /// Regions at once, at most.
+    limit: usize,
     /// The operator has been told of a refused mapping.
     complained: bool,
 }
 
 impl Memory {
     pub(crate) fn new() -> Self {
+        Self::with_limit(MAX_DMA_MAPS)
+    }
+
+    fn with_limit(limit: usize) -> Self {
         Self {
+            limit,
             map: DmaMap::empty(),
             sources: HashMap::new(),
             retired: Vec::new(),
@@ -76,7 +83,7 @@ impl Memory {
         if self.map.find_exact(iova, len).is_some() && self.sources.get(&iova) == Some(&source) {
             return Ok(false);
         }
-        if self.map.regions().len() >= MAX_DMA_MAPS {
+        if self.map.regions().len() >= self.limit {
             return Err(Rejection::invalid("more DMA regions than max_dma_maps"));
         }
         let backing = match region.fd {

@@ -1,5 +1,6 @@
 use std::os::fd::OwnedFd;
 
+use guest_memory::SharedMemory;
 use vfio_user::wire::{
     self, CAP_SPARSE_MMAP, DeviceFlags, IrqFlags, RegionFlags, SparseArea, SparseMmap,
 };
@@ -75,6 +76,24 @@ pub struct RegionInfo {
 }
 
 impl RegionInfo {
+    /// Maps one of the areas, where every client looks for it: at the region's offset in the descriptor plus the
+    /// area's in the region.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Protocol`] when there is no such area or descriptor, or it cannot be mapped.
+    pub fn map_area(&self, index: usize) -> Result<SharedMemory> {
+        let (Some(area), Some(fd)) = (self.areas.get(index), &self.fd) else {
+            return Err(Error::protocol("no such mappable area"));
+        };
+        let offset = self
+            .offset
+            .checked_add(area.offset)
+            .ok_or_else(|| Error::protocol("an area that wraps around its descriptor"))?;
+        SharedMemory::from_fd(fd.try_clone()?, offset, area.size)
+            .map_err(|error| Error::protocol(format!("an area that cannot be mapped: {error}")))
+    }
+
     pub(super) fn parse(reply: Reply, index: u32, asked: u32) -> Result<Self> {
         let payload = reply.payload.as_slice();
         let (info, _) = wire::RegionInfo::read_from_prefix(payload)

@@ -213,11 +213,7 @@ fn client_and_device_share_the_mappable_area() {
     let server = Server::start();
     let mut client = server.client();
     let info = client.region_info(0).unwrap();
-    let area = info.areas[0];
-    // As every client does: the area lies at the region's offset plus its own.
-    let offset = info.offset + area.offset;
-    let doorbells =
-        guest_memory::SharedMemory::from_fd(info.fd.unwrap(), offset, area.size).unwrap();
+    let doorbells = info.map_area(0).unwrap();
     doorbells.store_u32(0x18, 4711);
     assert_eq!(server.device.run(|fake| fake.memory.load_u32(0x18)), 4711);
     server.device.run(|fake| fake.memory.store_u32(0x1ffc, 815));

@@ -223,7 +223,8 @@ impl Features {
             FeatureId::POWER_MANAGEMENT => self.power.into_bits(),
             FeatureId::TEMPERATURE_THRESHOLD => self.temperature(cdw11)?,
             FeatureId::ERROR_RECOVERY => {
-                if !limits.nsids.contains(&nsid) {
+                // NSID 0 names no namespace; hosts use it to ask whether the feature exists, and get its default.
+                if nsid != 0 && !limits.nsids.contains(&nsid) {
                     return Err(Status::INVALID_NAMESPACE_OR_FORMAT.with_dnr(true));
                 }
                 let tler = self.error_recovery.get(&nsid).copied().unwrap_or(0);

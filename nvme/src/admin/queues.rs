@@ -54,11 +54,8 @@ impl Controller {
         let entry_size = self.model.state.cc().iocqes() == IOCQES;
         let entries = self.check_create(sqe, exists, entry_size)?;
         let base = self.check_base(sqe, cdw11.pc())?;
-        let vectors = if self.uses_pin() {
-            1
-        } else {
-            self.config().msix_vectors
-        };
+        // Held against the MSI-X table even while the pin is in use: drivers that poll (SPDK's) name vectors and never enable any.
+        let vectors = self.config().msix_vectors;
         // A queue that never interrupts has no vector to be wrong about.
         let index = cdw11.ien().then_some(cdw11.iv());
         if index.is_some_and(|iv| iv >= vectors) {

@@ -110,7 +110,12 @@ fn namespaces_matter_to_error_recovery_alone() {
     set_for(&mut features, 0x05, 5, 30).unwrap();
     assert_eq!(get(&features, 0x05, 0, 5, 0), Ok(30));
     assert_eq!(get(&features, 0x05, 0, 1, 0), Ok(0));
-    for nsid in [0, 2, NSID_ALL] {
+    assert_eq!(
+        get(&features, 0x05, 0, 0, 0),
+        Ok(0),
+        "asked whether it exists"
+    );
+    for nsid in [2, NSID_ALL] {
         assert_eq!(
             get(&features, 0x05, 0, nsid, 0),
             Err(Status::INVALID_NAMESPACE_OR_FORMAT)

@@ -9,7 +9,7 @@ use nvme_spec::{NSID_ALL, NvmOpcode, Sqe, Status};
 
 use super::disk::TestDisk;
 use super::rig::{DATA, Queue, RAM, Rig, io, namespace, read, wait_for, write};
-use crate::messages::{FromShard, ToShard};
+use crate::messages::FromShard;
 
 fn rig() -> (Rig, Arc<TestDisk>, Queue) {
     let disk = TestDisk::new(512, 1000, Features::all());
@@ -272,7 +272,6 @@ fn a_resize_moves_the_limit_and_keeps_the_channel() {
         "within the new size it reaches the disk"
     );
     disk.set_blocks(10);
-    rig.tell(ToShard::Doorbell);
     let done = rig.namespaces(vec![namespace(1, disk.shared())]);
     wait_for("the ack", || done.is_done().then_some(()));
     assert_eq!(

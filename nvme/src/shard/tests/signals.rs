@@ -251,7 +251,7 @@ impl Rig {
         let rings = new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old);
         if rings {
             self.ring(queue);
-            self.tell(ToShard::Doorbell);
+            self.reactor.wake();
         }
         rings
     }

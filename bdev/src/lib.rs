@@ -14,6 +14,14 @@
 //!
 //! Device models call [`open()`], which counts; [`Bdev::open`] is the bare channel.
 //!
+//! | module | SPDK's product | ends | remarks |
+//! | --- | --- | --- | --- |
+//! | [`malloc`] | Malloc disk | at once | memory taken on first write, given back by unmap |
+//! | [`null`] | Null disk | at once | reads leave memory as it was |
+//! | [`uring`] | URING bdev, AIO disk | by the ring | files and block devices, direct I/O where possible |
+//!
+//! `unsafe` is denied but for one call of `statx`, which no safe wrapper makes ([`uring`] asks for the alignment of direct I/O).
+//!
 //! What it does not do: no partitions, volumes or caches; no policy about who may open what beyond the write claim of
 //! [`Bdev`]; no knowledge of any device that stands above.
 #![deny(unsafe_code)]

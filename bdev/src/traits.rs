@@ -75,11 +75,14 @@ impl BdevError {
 }
 
 /// The control half: shared by all threads, touched rarely.
+///
+/// Whoever deletes a disk lets go of the control half last, after all channels, on a thread that may wait: freeing RAM or
+/// closing a device takes time.
 pub trait Bdev: Send + Sync + std::fmt::Debug {
     /// What the disk is now. `num_blocks` may change ([`Bdev::rescan`], [`Bdev::resize`]); nothing else does.
     fn info(&self) -> BdevInfo;
 
-    /// Opens the data half on the reactor that `cx` belongs to.
+    /// Opens the data half on the reactor that `cx` belongs to, uncounted. Device models use [`crate::open`].
     ///
     /// # Errors
     /// When the reactor has no room for another file.
@@ -129,7 +132,8 @@ pub enum Submitted {
     Done(IoStatus),
     /// In the ring; the end comes as an event with the tag.
     Queued,
-    /// No room; the request comes back untouched.
+    /// No room; the request comes back untouched, to be submitted in a later pass (under any tag). Room comes when something
+    /// that is in flight on this reactor ends.
     Full(Io),
 }
 
@@ -155,7 +159,7 @@ pub enum Finished {
 /// request at a time. It may not assume that segments are aligned or few (up to 1024).
 ///
 /// A read of unwritten or unmapped blocks returns zeroes unless the disk says otherwise. A short transfer is resumed by the
-/// channel. A flush covers all writes whose completion the channel has reported before, on every channel of the disk.
+/// channel. Requests in flight together may be done in any order. A flush covers all writes whose completion the channel has reported before, on every channel of the disk.
 pub trait Channel {
     /// Starts a request for the poller that is running.
     fn submit(&mut self, cx: &mut Cx, tag: u64, io: Io) -> Submitted;

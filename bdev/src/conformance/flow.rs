@@ -11,22 +11,32 @@ pub fn deep_queues(maker: Maker) {
         let size = spec.block_size as usize;
         let rig = Rig::with_room(&subject.bdev, 4);
         let count = 500;
-        let data = pattern(2, count * size);
-        rig.put(0, &data);
-        let all = |kind, from: usize| {
-            let requests = (0..count).map(|index| {
-                let place = (from + index * size, size);
-                Request::new(kind, index as u64, 1, place)
-            });
-            rig.run_all(requests.collect())
-        };
-        let statuses = all(IoKind::Write, 0);
-        assert!(statuses.iter().all(|status| *status == IoStatus::Ok));
-        let statuses = all(IoKind::Read, MEMORY / 2);
-        assert!(statuses.iter().all(|status| *status == IoStatus::Ok));
-        if subject.keeps_data() {
-            let found = rig.get(MEMORY / 2, data.len());
-            assert_same(&found, &data, "500 reads at once");
+        let mut model = vec![0; count * size];
+        // Memory that can be used as it is, and memory that needs a buffer on the way.
+        for shift in [0, 1] {
+            let half = MEMORY / 2 + shift;
+            let all = |kind, from: usize| {
+                let requests = (0..count).map(|index| {
+                    let place = (from + index * size, size);
+                    Request::new(kind, index as u64, 1, place)
+                });
+                let statuses = rig.run_all(requests.collect());
+                let well = statuses.iter().all(|status| *status == IoStatus::Ok);
+                assert!(well, "{kind:?} at offset {shift}");
+            };
+            let read = |model: &[u8]| {
+                rig.put(half, &vec![0xee; count * size]);
+                all(IoKind::Read, half);
+                if subject.keeps_data() {
+                    let found = rig.get(half, count * size);
+                    assert_same(&found, model, "500 reads at once");
+                }
+            };
+            read(&model);
+            model = pattern(2 + shift as u64, count * size);
+            rig.put(shift, &model);
+            all(IoKind::Write, shift);
+            read(&model);
         }
         let uses_ring = !matches!(
             subject.bdev.info().product_name,

@@ -123,14 +123,15 @@ impl Poller for Driver {
             if let Some((next, _)) = self.waiting.front() {
                 self.channel.prefetch(&self.io(&next.request));
             }
+            // A request that found no room may come again under another tag.
             let tag = self.next_tag;
+            self.next_tag += 1;
             match self.channel.submit(cx, tag, io) {
                 Submitted::Done(status) => {
                     let _ = job.reply.send((job.number, status));
                 }
                 Submitted::Queued => {
                     self.flights.insert(tag, job);
-                    self.next_tag += 1;
                 }
                 Submitted::Full(io) => {
                     assert_eq!(io.kind, job.request.kind, "comes back untouched");

@@ -377,3 +377,6 @@ impl Range {
         Ok(Self { lba, blocks, bytes })
     }
 }
+
+#[cfg(test)]
+mod tests;

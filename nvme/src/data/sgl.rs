@@ -29,18 +29,12 @@ pub(crate) struct Bucket {
     pub(crate) len: usize,
 }
 
-/// The bit buckets of a read, in order. One pointer, since hardly any command has some.
+/// The bit buckets of a read, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Buckets(Option<Box<List>>);
-
-#[derive(Debug, Default)]
-struct List {
-    buckets: [Bucket; MAX_BUCKETS],
-    count: usize,
-}
+pub(crate) struct Buckets(Option<Box<Vec<Bucket>>>);
 
 impl Buckets {
-    /// Whether everything goes somewhere.
+    /// Whether everything goes somewhere: all but exotic commands.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
@@ -48,15 +42,17 @@ impl Buckets {
 
     /// All, in order.
     pub(crate) fn as_slice(&self) -> &[Bucket] {
-        let list = self.0.as_deref();
-        list.and_then(|list| list.buckets.get(..list.count))
-            .unwrap_or_default()
+        self.0.as_ref().map_or(&[], |buckets| buckets.as_slice())
     }
 
     fn push(&mut self, bucket: Bucket) -> Result<(), DataError> {
-        let list = self.0.get_or_insert_default();
-        *list.buckets.get_mut(list.count).ok_or(TOO_MANY)? = bucket;
-        list.count += 1;
+        let buckets = self
+            .0
+            .get_or_insert_with(|| Box::new(Vec::with_capacity(MAX_BUCKETS)));
+        if buckets.len() == MAX_BUCKETS {
+            return Err(TOO_MANY);
+        }
+        buckets.push(bucket);
         Ok(())
     }
 }

@@ -1,0 +1,73 @@
+//! The command line.
+
+mod rpc;
+mod serve;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+pub(crate) use serve::ServeArgs;
+
+/// Where the RPC socket is unless `-r` says otherwise: SPDK's place, so that its tools find it.
+pub(crate) const DEFAULT_RPC_SOCKET: &str = "/var/tmp/spdk.sock";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "vtarget",
+    version,
+    disable_version_flag = true,
+    propagate_version = true,
+    about = "Gives virtual machines NVMe disks over vfio-user",
+    after_help = "Try it: `vtarget serve` comes up with a RAM disk and prints the QEMU command that attaches it."
+)]
+struct Cli {
+    /// Print the version
+    #[arg(short = 'v', long, action = ArgAction::Version, global = true)]
+    version: (),
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon (in the foreground)
+    Serve(Box<ServeArgs>),
+    /// Call a method of a running daemon
+    Rpc(rpc::RpcArgs),
+}
+
+/// Parses the command line and does what it says.
+pub(crate) fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve(args) => crate::daemon::run(&args),
+        Command::Rpc(args) => rpc::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        complain(&format!("vtarget: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+/// Prints an answer to standard output. A reader that has gone (`| head`) is no error.
+pub(crate) fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// Prints why a command failed.
+pub(crate) fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn options_do_not_contradict_each_other() {
+        super::Cli::command().debug_assert();
+    }
+}

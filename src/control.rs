@@ -1,0 +1,291 @@
+//! The control thread: the one owner of everything that exists.
+//!
+//! It takes one [`Message`] after the other and never waits for anything else. What takes longer than looking at its own
+//! state is asked of others, and goes on when their answer comes back as a message:
+//!
+//! ```text
+//!  method body ─► Control::help(job, then)      a helper thread runs `job`; `then` runs here with its result
+//!              ─► Control::wait(…) -> Ack       handed to reactors; `done` runs here when the last clone is dropped
+//!              ─► Control::after(time, then)    `then` runs here, later
+//! ```
+//! A call that waits keeps its `Responder` with the continuation, so other calls go on meanwhile.
+
+mod helpers;
+mod shutdown;
+mod timers;
+mod waits;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use nvme::{ControllerHandle, NamespaceSet};
+use reactor::ReactorHandle;
+use rpc::{Registry, Request, Responder, RpcError, Server, ServerHandle, State, code};
+use serde_json::json;
+
+use crate::disks::Disks;
+use crate::logging::Logging;
+use crate::nvmf::{ListenerId, Nvmf};
+use crate::options::{Notifications, Options};
+pub(crate) use helpers::Helpers;
+use helpers::Job;
+use shutdown::Ending;
+use timers::Timers;
+use waits::Waits;
+
+/// What the control thread is told.
+pub(crate) enum Message {
+    /// A call from the RPC socket.
+    Call(Request),
+    /// A call from the configuration: not restricted by `--rpcs-allowed`.
+    Configure(Request),
+    /// The part of the configuration that precedes initialization is done.
+    StartupReplayed,
+    /// The rest is done, or failed.
+    Replayed(Result<(), String>),
+    /// A signal that asks to end.
+    Signal(i32),
+    /// A client of a listener got its controller, which shows these namespaces.
+    Connected {
+        listener: ListenerId,
+        controller: ControllerHandle,
+        namespaces: Arc<NamespaceSet>,
+    },
+    /// The last clone of a wait's token was dropped.
+    Acked(u64),
+    /// The end of a helper's job, or the next step of something.
+    Run(Box<dyn FnOnce(&mut Control) + Send>),
+}
+
+/// Methods as seen by the two kinds of callers.
+pub(crate) struct Methods {
+    /// For the socket.
+    pub(crate) offered: Registry<Control>,
+    /// For the configuration.
+    pub(crate) all: Arc<Registry<Control>>,
+}
+
+/// How far initialization is.
+#[derive(Debug, Default)]
+struct Init {
+    /// Tells the configuration's thread to go on.
+    go: Option<Sender<()>>,
+    /// It was told, and may not have finished.
+    started: bool,
+    finished: bool,
+    /// Who waits for it.
+    waiting: Vec<Responder>,
+    /// Said when it is reached.
+    ready: Vec<String>,
+}
+
+/// What the control thread is made from.
+pub(crate) struct Parts {
+    /// Where messages to it are put.
+    pub(crate) inbox: Sender<Message>,
+    pub(crate) logging: Logging,
+    pub(crate) reactors: Vec<ReactorHandle>,
+    /// A bound RPC socket.
+    pub(crate) server: Option<Server>,
+    /// Tells the configuration's thread to replay the second part.
+    pub(crate) go: Sender<()>,
+    pub(crate) wait_for_rpc: bool,
+    /// Lines for the person who started the daemon, once it is ready.
+    pub(crate) ready: Vec<String>,
+}
+
+/// All state of the daemon. Lives on the main thread.
+pub(crate) struct Control {
+    inbox: Sender<Message>,
+    pub(crate) logging: Logging,
+    pub(crate) reactors: Vec<ReactorHandle>,
+    pub(crate) disks: Disks,
+    pub(crate) nvmf: Nvmf,
+    pub(crate) options: Options,
+    pub(crate) notifications: Notifications,
+    state: State,
+    init: Init,
+    wait_for_rpc: bool,
+    /// Bound, not answering yet.
+    server: Option<Server>,
+    serving: Option<ServerHandle>,
+    helpers: Helpers,
+    timers: Timers,
+    waits: Waits,
+    ending: Option<Ending>,
+    ended: bool,
+}
+
+impl Control {
+    pub(crate) fn new(parts: Parts, helpers: Helpers) -> Self {
+        Self {
+            inbox: parts.inbox,
+            logging: parts.logging,
+            reactors: parts.reactors,
+            disks: Disks::default(),
+            nvmf: Nvmf::default(),
+            options: Options::default(),
+            notifications: Notifications::default(),
+            state: State::Startup,
+            init: Init {
+                go: Some(parts.go),
+                ready: parts.ready,
+                ..Init::default()
+            },
+            wait_for_rpc: parts.wait_for_rpc,
+            server: parts.server,
+            serving: None,
+            helpers,
+            timers: Timers::default(),
+            waits: Waits::default(),
+            ending: None,
+            ended: false,
+        }
+    }
+
+    /// A way to tell this thread something.
+    pub(crate) fn inbox(&self) -> Sender<Message> {
+        self.inbox.clone()
+    }
+
+    /// Works until the daemon is to end; whether it ends in order.
+    pub(crate) fn run(&mut self, messages: &Receiver<Message>, methods: &Methods) -> bool {
+        while !self.ended {
+            let message = match self.timers.next() {
+                Some(deadline) => messages.recv_deadline(deadline),
+                None => messages.recv().map_err(RecvTimeoutError::from),
+            };
+            match message {
+                Ok(message) => self.take(message, methods),
+                Err(RecvTimeoutError::Timeout) => {}
+                // Not while `self.inbox` lives.
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let now = Instant::now();
+            while let Some(then) = self.timers.due(now) {
+                then(self);
+            }
+        }
+        self.ending.as_ref().is_none_or(Ending::is_orderly)
+    }
+
+    fn take(&mut self, message: Message, methods: &Methods) {
+        match message {
+            Message::Call(request) if self.ending.is_some() => {
+                let reason = "the daemon is shutting down";
+                request.responder.err(RpcError::wrong_state(reason));
+            }
+            Message::Call(request) => methods.offered.dispatch(self, self.state, request),
+            Message::Configure(request) => methods.all.dispatch(self, self.state, request),
+            Message::StartupReplayed if self.wait_for_rpc => {
+                self.serve();
+                if let Some(line) = self.init.ready.first() {
+                    crate::cli::say(&format!("{line}, waiting for framework_start_init"));
+                }
+            }
+            Message::StartupReplayed => self.initialize(None),
+            Message::Replayed(outcome) => self.initialized(outcome),
+            Message::Signal(signal) => self.signalled(signal),
+            Message::Connected {
+                listener,
+                controller,
+                namespaces,
+            } => self.nvmf.connected(listener, controller, &namespaces),
+            Message::Acked(id) => self.acked(id),
+            Message::Run(then) => then(self),
+        }
+    }
+
+    /// Starts answering on the RPC socket.
+    fn serve(&mut self) {
+        let Some(server) = self.server.take() else {
+            return;
+        };
+        let inbox = self.inbox.clone();
+        match server.start(move |request| drop(inbox.send(Message::Call(request)))) {
+            Ok(handle) => self.serving = Some(handle),
+            Err(error) => self.end(Err(format!("no thread for the RPC socket: {error}"))),
+        }
+    }
+
+    /// Leaves the state before initialization; `responder` is answered when everything is set up.
+    pub(crate) fn initialize(&mut self, responder: Option<Responder>) {
+        self.init.waiting.extend(responder);
+        self.state = State::Runtime;
+        self.init.started = true;
+        if let Some(go) = self.init.go.take() {
+            // If the thread has gone it has said why.
+            let _ = go.send(());
+        }
+    }
+
+    /// Answers when initialization is finished.
+    pub(crate) fn when_initialized(&mut self, responder: Responder) {
+        if self.init.finished {
+            responder.ok(true);
+        } else {
+            self.init.waiting.push(responder);
+        }
+    }
+
+    fn initialized(&mut self, outcome: Result<(), String>) {
+        if let Err(reason) = outcome {
+            for responder in self.init.waiting.drain(..) {
+                responder.err(RpcError::internal(&reason));
+            }
+            return self.end(Err(reason));
+        }
+        if !self.init.started || self.ending.is_some() {
+            return;
+        }
+        self.init.finished = true;
+        self.serve();
+        for responder in self.init.waiting.drain(..) {
+            responder.ok(true);
+        }
+        for line in self.init.ready.drain(..) {
+            crate::cli::say(&line);
+        }
+    }
+
+    /// Runs `job` on a helper thread, which may block, and `then` here with its result; without one if the job panicked.
+    pub(crate) fn help<R: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> R + Send + 'static,
+        then: impl FnOnce(&mut Control, Option<R>) + Send + 'static,
+    ) {
+        let inbox = self.inbox.clone();
+        self.helpers.run(Job::new(move || {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).ok();
+            let _ = inbox.send(Message::Run(Box::new(move |control| then(control, result))));
+        }));
+    }
+}
+
+/// The error of a call that has taken effect for the guest but not ended in time.
+pub(crate) fn still_draining(what: &str) -> RpcError {
+    RpcError::errno(
+        nix::errno::Errno::EBUSY,
+        format!(
+            "{what} is on its way out, but I/O in flight has not ended yet; it goes when that ends"
+        ),
+    )
+}
+
+/// "Unable to create …: reason" and the like: a text of SPDK's with the cause after it.
+pub(crate) fn internal(text: &str, reason: impl std::fmt::Display) -> RpcError {
+    RpcError::new(code::INTERNAL, format!("{text}: {reason}"))
+}
+
+/// Answers `true` if somebody still waits for it.
+pub(crate) fn reply_done(_: &mut Control, responder: Option<Responder>) {
+    if let Some(responder) = responder {
+        responder.ok(true);
+    }
+}
+
+/// `true`, the answer of methods that only do.
+pub(crate) fn done() -> Result<serde_json::Value, RpcError> {
+    Ok(json!(true))
+}

@@ -1,0 +1,231 @@
+//! `vtarget serve`: what is started in which order, and stopped.
+
+mod quick;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::{Context, anyhow, bail};
+use crossbeam_channel::{Sender, bounded, unbounded};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use reactor::ReactorHandle;
+use rpc::config::Config;
+use rpc::{Server, ServerOptions};
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+use crate::cli::{DEFAULT_RPC_SOCKET, ServeArgs};
+use crate::control::{Control, Helpers, Message, Methods, Parts};
+use crate::cpumask::CpuMask;
+use crate::logging::{Level, Logging};
+use crate::replay::Replay;
+
+/// Runs the daemon until a signal ends it.
+///
+/// # Errors
+/// What keeps it from starting.
+pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let level = if args.silence_noticelog {
+        Level::Warning
+    } else {
+        Level::Notice
+    };
+    let mut logging = Logging::start(level);
+    for flag in &args.logflag {
+        if !logging.set_flag(flag, true) {
+            bail!("-L {flag}: there is no such flag; `vtarget rpc log_get_flags` lists them");
+        }
+    }
+    // Everything that may be wrong with the command line comes before everything that has effects.
+    let cpus = cpus(args)?;
+    let config = match &args.config {
+        Some(path) => Config::read(path)?,
+        None => Config::default(),
+    };
+    let methods = methods(args)?;
+    raise_file_limit();
+
+    let socket = args
+        .rpc_socket
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_RPC_SOCKET));
+    let server = match args.no_rpc_server {
+        true => None,
+        false => Some(Server::bind(ServerOptions::new(&socket))?),
+    };
+    let quick = quick::Quick::prepare(args)?;
+    let _pidfile = args.pidfile.as_deref().map(PidFile::write).transpose()?;
+
+    let (inbox, messages) = unbounded();
+    listen_for_signals(inbox.clone())?;
+    let (reactors, threads) = start_reactors(args, &cpus)?;
+    let (go, may_go) = bounded(1);
+    let replay = Replay {
+        config,
+        source: args
+            .config
+            .as_deref()
+            .unwrap_or(Path::new(""))
+            .display()
+            .to_string(),
+        extra: quick.as_ref().map(quick::Quick::calls).unwrap_or_default(),
+        ignore_errors: args.json_ignore_init_errors,
+        methods: Arc::clone(&methods.all),
+        control: inbox.clone(),
+    };
+    let mut ready = vec![match args.no_rpc_server {
+        true => format!(
+            "vtarget {} ready, without RPC socket",
+            env!("CARGO_PKG_VERSION")
+        ),
+        false => format!(
+            "vtarget {} listening on {}",
+            env!("CARGO_PKG_VERSION"),
+            socket.display()
+        ),
+    }];
+    ready.extend(quick.as_ref().map(quick::Quick::advice));
+    let parts = Parts {
+        inbox,
+        logging,
+        reactors: reactors.clone(),
+        server,
+        go,
+        wait_for_rpc: args.wait_for_rpc,
+        ready,
+    };
+    let mut control = Control::new(parts, Helpers::start().context("no helper threads")?);
+    replay
+        .start(may_go)
+        .context("no thread for the configuration")?;
+    let orderly = control.run(&messages, &methods);
+
+    control.close_rpc();
+    for reactor in &reactors {
+        reactor.stop();
+    }
+    drop(control);
+    for thread in threads {
+        // A panic has been logged where it happened.
+        let _ = thread.join();
+    }
+    Ok(if orderly {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn methods(args: &ServeArgs) -> anyhow::Result<Methods> {
+    let mut offered = crate::methods::table()?;
+    if let Some(allowed) = &args.rpcs_allowed {
+        let unknown = offered.allow_only(allowed.iter().cloned());
+        if !unknown.is_empty() {
+            tracing::warn!(
+                "--rpcs-allowed names methods that do not exist: {}",
+                unknown.join(", ")
+            );
+        }
+    }
+    let all = Arc::new(crate::methods::table()?);
+    Ok(Methods { offered, all })
+}
+
+fn cpus(args: &ServeArgs) -> anyhow::Result<CpuMask> {
+    let mut cpus = match &args.cpumask {
+        Some(text) => CpuMask::parse(text).map_err(|reason| anyhow!("-m: {reason}"))?,
+        None => CpuMask::single(0),
+    };
+    if let Some(cpu) = args.main_core {
+        cpus = cpus
+            .with_first(cpu)
+            .map_err(|reason| anyhow!("-p: {reason}"))?;
+    }
+    if let Some(cpu) = cpus.first_missing() {
+        bail!("-m: this machine has no processor {cpu}");
+    }
+    Ok(cpus)
+}
+
+/// Guests bring a descriptor for every queue's interrupt and every piece of memory.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard {
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        }
+        Ok(())
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files could not be raised: many guests may not fit");
+    }
+}
+
+fn start_reactors(
+    args: &ServeArgs,
+    cpus: &CpuMask,
+) -> anyhow::Result<(Vec<ReactorHandle>, Vec<JoinHandle<()>>)> {
+    let mode = if args.interrupt_mode {
+        reactor::Mode::Interrupt
+    } else {
+        args.reactor_mode.into()
+    };
+    let mut reactors = Vec::new();
+    let mut threads = Vec::new();
+    for cpu in cpus.cpus() {
+        let config = reactor::Config {
+            lcore: *cpu,
+            pin: args.cpumask.is_some(),
+            mode,
+            ..reactor::Config::default()
+        };
+        let (reactor, thread) = reactor::spawn(config).with_context(|| {
+            format!("no reactor on processor {cpu}; does this system allow io_uring (sysctl kernel.io_uring_disabled)?")
+        })?;
+        reactors.push(reactor);
+        threads.push(thread);
+    }
+    Ok((reactors, threads))
+}
+
+/// The first signal asks the control thread to end; the second ends the process.
+fn listen_for_signals(control: Sender<Message>) -> anyhow::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1])?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .stack_size(128 << 10)
+        .spawn(move || {
+            let mut asked = false;
+            for signal in signals.forever() {
+                if signal == SIGUSR1 {
+                    tracing::info!("SIGUSR1 has no meaning here");
+                } else if asked {
+                    tracing::warn!("ending at once, on a second signal");
+                    signal_hook::low_level::exit(128 + signal);
+                } else {
+                    asked = true;
+                    let _ = control.send(Message::Signal(signal));
+                }
+            }
+        })
+        .context("no thread for signals")?;
+    Ok(())
+}
+
+/// A file with the process id, removed at the end.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn write(path: &Path) -> anyhow::Result<Self> {
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .with_context(|| format!("-f: {} cannot be written", path.display()))?;
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}

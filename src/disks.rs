@@ -1,0 +1,243 @@
+//! The disks that exist, by name.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+
+use bdev::{Bdev, BdevInfo, SharedBdev};
+use nix::errno::Errno;
+use rpc::{Responder, RpcError};
+use serde_json::{Value, json};
+
+/// Which methods a disk belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Malloc,
+    Null,
+    Uring,
+    Aio,
+}
+
+/// A namespace that has a disk for itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) nqn: String,
+    pub(crate) nsid: u32,
+}
+
+/// Hints that `bdev_get_bdevs` shows, in blocks; zero is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hints {
+    pub(crate) preferred_write_granularity: u32,
+    pub(crate) preferred_write_alignment: u32,
+    pub(crate) optimal_write_size: u32,
+    pub(crate) preferred_unmap_granularity: u32,
+    pub(crate) preferred_unmap_alignment: u32,
+}
+
+/// A disk and what the daemon knows about it.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    pub(crate) bdev: SharedBdev,
+    pub(crate) kind: Kind,
+    /// The call that makes it again: method and parameters.
+    pub(crate) method: &'static str,
+    pub(crate) params: Value,
+    pub(crate) hints: Hints,
+    pub(crate) claim: Option<Claim>,
+}
+
+impl Disk {
+    /// Its call for a configuration, with its present size.
+    pub(crate) fn to_call(&self) -> Value {
+        let mut params = self.params.clone();
+        if let Some(blocks) = params.get_mut("num_blocks") {
+            *blocks = self.bdev.info().num_blocks.into();
+        }
+        json!({"method": self.method, "params": params})
+    }
+}
+
+/// Somebody waits for a disk to appear.
+struct Waiting {
+    id: u64,
+    name: String,
+    responder: Responder,
+}
+
+/// All disks, in the order of creation.
+#[derive(Default)]
+pub(crate) struct Disks {
+    disks: Vec<Disk>,
+    /// Names and UUIDs of disks that are being made or are on their way out.
+    reserved: BTreeSet<String>,
+    waiting: Vec<Waiting>,
+    last_waiting: u64,
+}
+
+fn no_such(name: &str) -> RpcError {
+    RpcError::errno(Errno::ENODEV, format!("there is no bdev `{name}`"))
+}
+
+fn exists(name: &str) -> RpcError {
+    RpcError::errno(
+        Errno::EEXIST,
+        format!("a bdev with the name or UUID `{name}` exists already"),
+    )
+}
+
+fn is_called(info: &BdevInfo, name: &str) -> bool {
+    info.name == name
+        || info
+            .uuid
+            .hyphenated()
+            .to_string()
+            .eq_ignore_ascii_case(name)
+}
+
+impl Disks {
+    /// All, in the order of creation.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Disk> {
+        self.disks.iter()
+    }
+
+    /// The disk with this name or UUID.
+    ///
+    /// # Errors
+    /// `-ENODEV`.
+    pub(crate) fn find(&self, name: &str) -> Result<&Disk, RpcError> {
+        let mut disks = self.disks.iter();
+        disks
+            .find(|disk| is_called(&disk.bdev.info(), name))
+            .ok_or_else(|| no_such(name))
+    }
+
+    /// As [`Disks::find`], to change what is known about it.
+    pub(crate) fn find_mut(&mut self, name: &str) -> Result<&mut Disk, RpcError> {
+        let mut disks = self.disks.iter_mut();
+        disks
+            .find(|disk| is_called(&disk.bdev.info(), name))
+            .ok_or_else(|| no_such(name))
+    }
+
+    /// The disk with this name if it is of this kind.
+    ///
+    /// # Errors
+    /// `-ENODEV`, also for a disk of another kind (as SPDK).
+    pub(crate) fn find_kind(&self, name: &str, kind: Kind) -> Result<&Disk, RpcError> {
+        let disk = self.find(name)?;
+        if disk.kind == kind {
+            return Ok(disk);
+        }
+        let reason = format!(
+            "`{name}` is a {}, made by {}: use the methods of that kind",
+            disk.bdev.info().product_name,
+            disk.method
+        );
+        Err(RpcError::errno(Errno::ENODEV, reason))
+    }
+
+    /// Keeps a name (or UUID) for a disk that is being made.
+    ///
+    /// # Errors
+    /// `-EEXIST`.
+    pub(crate) fn reserve(&mut self, name: &str) -> Result<(), RpcError> {
+        if self.find(name).is_ok() || !self.reserved.insert(name.to_owned()) {
+            return Err(exists(name));
+        }
+        Ok(())
+    }
+
+    /// Lets go of a name.
+    pub(crate) fn release(&mut self, name: &str) {
+        self.reserved.remove(name);
+    }
+
+    /// A name that is free: the prefix and the first number.
+    pub(crate) fn free_name(&self, prefix: &str) -> String {
+        let is_free = |name: &String| self.find(name).is_err() && !self.reserved.contains(name);
+        let mut names = (0u64..).map(|number| format!("{prefix}{number}"));
+        names.find(is_free).unwrap_or_default()
+    }
+
+    /// Adds a disk whose name is reserved or was never known.
+    ///
+    /// # Errors
+    /// `-EEXIST` if its name or UUID is taken.
+    pub(crate) fn add(&mut self, disk: Disk) -> Result<(), RpcError> {
+        let info = disk.bdev.info();
+        let uuid = info.uuid.hyphenated().to_string();
+        for name in [&info.name, &uuid] {
+            if self.find(name).is_ok() {
+                return Err(exists(name));
+            }
+        }
+        if self.reserved.contains(&uuid) {
+            return Err(exists(&uuid));
+        }
+        self.disks.push(disk);
+        Ok(())
+    }
+
+    /// Takes a disk out, but keeps its name and UUID until they are [released](Self::release).
+    pub(crate) fn take(&mut self, name: &str) -> Result<Disk, RpcError> {
+        let at = self
+            .disks
+            .iter()
+            .position(|disk| is_called(&disk.bdev.info(), name))
+            .ok_or_else(|| no_such(name))?;
+        let disk = self.disks.remove(at);
+        let info = disk.bdev.info();
+        self.reserved.insert(info.name);
+        self.reserved.insert(info.uuid.hyphenated().to_string());
+        Ok(disk)
+    }
+
+    /// Ends a namespace's claim to a disk, if it still has it.
+    pub(crate) fn release_claim(&mut self, bdev: &Weak<dyn Bdev>, claim: &Claim) {
+        for disk in &mut self.disks {
+            let is_same = Weak::ptr_eq(&Arc::downgrade(&disk.bdev), bdev);
+            if is_same && disk.claim.as_ref() == Some(claim) {
+                disk.claim = None;
+            }
+        }
+    }
+
+    /// Ends all claims of a subsystem that is gone.
+    pub(crate) fn release_claims(&mut self, nqn: &str) {
+        for disk in &mut self.disks {
+            if disk.claim.as_ref().is_some_and(|claim| claim.nqn == nqn) {
+                disk.claim = None;
+            }
+        }
+    }
+
+    /// Keeps a call until a disk of that name appears; gives a number to take it back with.
+    pub(crate) fn wait_for(&mut self, name: String, responder: Responder) -> u64 {
+        self.last_waiting += 1;
+        let id = self.last_waiting;
+        self.waiting.push(Waiting {
+            id,
+            name,
+            responder,
+        });
+        id
+    }
+
+    /// Takes a waiting call back, if it is still waiting.
+    pub(crate) fn give_up(&mut self, id: u64) -> Option<Responder> {
+        let at = self.waiting.iter().position(|waiting| waiting.id == id)?;
+        Some(self.waiting.remove(at).responder)
+    }
+
+    /// The calls that waited for this disk.
+    pub(crate) fn take_waiting(&mut self, info: &BdevInfo) -> Vec<Responder> {
+        let (found, rest) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|waiting| is_called(info, &waiting.name));
+        self.waiting = rest;
+        found
+            .into_iter()
+            .map(|waiting: Waiting| waiting.responder)
+            .collect()
+    }
+}

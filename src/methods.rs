@@ -1,0 +1,47 @@
+//! The RPC methods: names, when they may be called, and bodies.
+//!
+//! Names, parameters, defaults, results and codes are SPDK's. A body validates everything before it changes anything, and
+//! says why it refuses after the text that SPDK would give.
+
+mod bdev;
+mod bdev_create;
+mod bdev_delete;
+mod bdev_stats;
+mod compat;
+mod framework;
+mod log;
+mod namespace;
+mod nvmf_query;
+mod params;
+mod subsystem;
+mod thread;
+mod transport;
+
+use rpc::{Registry, RegistryError};
+
+use crate::control::Control;
+
+pub(crate) use framework::is_subsystem;
+
+type Table = Registry<Control>;
+
+/// All methods.
+///
+/// # Errors
+/// A name given twice: a mistake of the program.
+pub(crate) fn table() -> Result<Table, RegistryError> {
+    let mut table = Registry::new();
+    framework::register(&mut table)?;
+    thread::register(&mut table)?;
+    log::register(&mut table)?;
+    bdev::register(&mut table)?;
+    bdev_create::register(&mut table)?;
+    bdev_delete::register(&mut table)?;
+    bdev_stats::register(&mut table)?;
+    transport::register(&mut table)?;
+    subsystem::register(&mut table)?;
+    namespace::register(&mut table)?;
+    nvmf_query::register(&mut table)?;
+    compat::register(&mut table)?;
+    Ok(table)
+}

@@ -1,0 +1,358 @@
+//! Methods that deployment scripts call and that have little or nothing to do here.
+//!
+//! They check and keep what they are told, show it and save it, and change nothing else: there are no buffer pools, no
+//! sockets of a network, no accelerators and no scheduler to set up. What they cannot keep they refuse.
+
+use nix::errno::Errno;
+use rpc::{Params, RegistryError, RpcError, When};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Table;
+use super::params::NVMF;
+use crate::control::{Control, done};
+use crate::options::{Notifications, merge};
+
+pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
+    table
+        .method("iobuf_set_options", When::Startup, |control, params| {
+            keep::<Iobuf>(params, |control| &mut control.options.iobuf, control)
+        })?
+        .method("iobuf_get_stats", When::Runtime, iobuf_get_stats)?
+        .method("accel_set_options", When::Startup, |control, params| {
+            keep::<Accel>(params, |control| &mut control.options.accel, control)
+        })?
+        .method("accel_get_opc_assignments", When::Runtime, |_, params| {
+            params.expect_none()?;
+            Ok(json!({}))
+        })?
+        .method(
+            "sock_set_default_impl",
+            When::Startup,
+            sock_set_default_impl,
+        )?
+        .method("sock_get_default_impl", When::Always, sock_get_default_impl)?
+        .method(
+            "sock_impl_set_options",
+            When::Startup,
+            sock_impl_set_options,
+        )?
+        .method("sock_impl_get_options", When::Always, sock_impl_get_options)?
+        .method("framework_set_scheduler", When::Always, set_scheduler)?
+        .method("framework_get_scheduler", When::Always, get_scheduler)?
+        .method("framework_get_governor", When::Runtime, |_, params| {
+            params.expect_none()?;
+            Ok(json!({}))
+        })?
+        .method("framework_get_pci_devices", When::Runtime, |_, params| {
+            params.expect_none()?;
+            Ok(json!([]))
+        })?
+        .method("framework_enable_cpumask_locks", When::Always, no_params)?
+        .method("framework_disable_cpumask_locks", When::Always, no_params)?
+        .method("nvmf_set_config", When::Startup, nvmf_set_config)?
+        .method(
+            "nvmf_set_max_subsystems",
+            When::Startup,
+            nvmf_set_max_subsystems,
+        )?
+        .method("nvmf_set_crdt", When::Startup, nvmf_set_crdt)?
+        .method("notify_get_types", When::Runtime, |_, params| {
+            params.expect_none()?;
+            Ok(json!(Notifications::TYPES))
+        })?
+        .method("notify_get_notifications", When::Runtime, get_notifications)?
+        .method("trace_get_info", When::Always, |_, params| {
+            params.expect_none()?;
+            Ok(json!({"tpoint_group_mask": "0x0"}))
+        })?
+        .method("trace_get_tpoint_group_mask", When::Always, |_, params| {
+            params.expect_none()?;
+            Ok(json!({"tpoint_group_mask": "0x0"}))
+        })?
+        .method("bdev_nvme_set_options", When::Always, |control, params| {
+            foreign(control, params, "bdev_nvme_set_options")
+        })?
+        .method("bdev_nvme_set_hotplug", When::Runtime, |control, params| {
+            foreign(control, params, "bdev_nvme_set_hotplug")
+        })?
+        .method("bdev_raid_set_options", When::Always, |control, params| {
+            foreign(control, params, "bdev_raid_set_options")
+        })?
+        .method("bdev_iscsi_set_options", When::Always, |control, params| {
+            foreign(control, params, "bdev_iscsi_set_options")
+        })?;
+    Ok(())
+}
+
+fn no_params(_: &mut Control, params: Params) -> Result<Value, RpcError> {
+    params.expect_none()?;
+    done()
+}
+
+/// Options of a bdev module that is not here, which every saved configuration of SPDK sets. They are kept to be saved again.
+fn foreign(control: &mut Control, params: Params, method: &'static str) -> Result<Value, RpcError> {
+    let given = params.value().cloned().unwrap_or_else(|| json!({}));
+    if !given.is_object() {
+        return Err(RpcError::invalid_params(
+            "expected an object of named parameters",
+        ));
+    }
+    let kept = &mut control.options.foreign;
+    match kept.iter_mut().find(|(_, name, _)| *name == method) {
+        Some((.., value)) => merge(value, &given),
+        None => kept.push(("bdev", method, given)),
+    }
+    tracing::info!(method, "kept, without effect: there is no such module");
+    done()
+}
+
+/// Decodes options, all of them optional, and keeps those that are given.
+fn keep<T: for<'de> Deserialize<'de> + Serialize>(
+    params: Params,
+    kept: fn(&mut Control) -> &mut Value,
+    control: &mut Control,
+) -> Result<Value, RpcError> {
+    let given: T = params.decode(NVMF)?;
+    let given = serde_json::to_value(given).map_err(RpcError::internal)?;
+    merge(kept(control), &given);
+    done()
+}
+
+/// A member that is only kept if it is given.
+macro_rules! optional {
+    ($(#[$doc:meta])* $name:ident { $($member:ident: $kind:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Deserialize, Serialize)]
+        #[serde(deny_unknown_fields)]
+        struct $name {
+            $(#[serde(default, skip_serializing_if = "Option::is_none")] $member: Option<$kind>,)*
+        }
+    };
+}
+
+optional!(Iobuf {
+    small_pool_count: u64,
+    large_pool_count: u64,
+    small_bufsize: u32,
+    large_bufsize: u32,
+    enable_numa: bool,
+});
+
+optional!(Accel {
+    small_cache_size: u32,
+    large_cache_size: u32,
+    task_count: u32,
+    sequence_count: u32,
+    buf_count: u32,
+});
+
+optional!(SockOptions {
+    recv_buf_size: u32,
+    send_buf_size: u32,
+    enable_recv_pipe: bool,
+    enable_quickack: bool,
+    enable_placement_id: u32,
+    enable_zerocopy_send_server: bool,
+    enable_zerocopy_send_client: bool,
+    zerocopy_threshold: u32,
+    tls_version: u32,
+    enable_ktls: bool,
+    psk_key: String,
+    psk_identity: String,
+});
+
+fn iobuf_get_stats(_: &mut Control, params: Params) -> Result<Value, RpcError> {
+    params.expect_none()?;
+    let pool = json!({"cache": 0, "main": 0, "retry": 0, "cache_size": 0});
+    let modules = ["accel", "bdev", "nvmf"];
+    let modules =
+        modules.map(|module| json!({"module": module, "small_pool": pool, "large_pool": pool}));
+    Ok(json!(modules))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Impl {
+    impl_name: String,
+}
+
+fn check_impl(control: &Control, name: &str) -> Result<(), RpcError> {
+    if control.options.sock.contains_key(name) {
+        return Ok(());
+    }
+    let known: Vec<&str> = control.options.sock.keys().map(String::as_str).collect();
+    let reason = format!("impl_name `{name}` is none of {}", known.join(", "));
+    Err(RpcError::invalid_params(reason))
+}
+
+fn sock_set_default_impl(control: &mut Control, params: Params) -> Result<Value, RpcError> {
+    let Impl { impl_name } = params.decode(NVMF)?;
+    check_impl(control, &impl_name)?;
+    control.options.sock_default = impl_name;
+    done()
+}
+
+fn sock_get_default_impl(control: &mut Control, params: Params) -> Result<Value, RpcError> {
+    params.expect_none()?;
+    Ok(json!({"impl_name": control.options.sock_default}))
+}
+
+fn sock_impl_set_options(control: &mut Control, params: Params) -> Result<Value, RpcError> {
+    let mut members = match params.value() {
+        Some(Value::Object(members)) => members.clone(),
+        _ => return Err(RpcError::invalid_params("impl_name is missing")),
+    };
+    let name = members.remove("impl_name");
+    let Some(name) = name.as_ref().and_then(Value::as_str) else {
+        return Err(RpcError::invalid_params(
+            "impl_name is missing or no string",
+        ));
+    };
+    check_impl(control, name)?;
+    let options: SockOptions = Params::from(Value::Object(members)).decode(NVMF)?;
+    let options = serde_json::to_value(options).map_err(RpcError::internal)?;
+    if let Some(kept) = control.options.sock.get_mut(name) {
+        merge(kept, &options);
+    }
+    done()
+}
+
+fn sock_impl_get_options(control: &mut Control, params: Params) -> Result<Value, RpcError> {
+    let Impl { impl_name } = params.decode(NVMF)?;
+    check_impl(control, &impl_name)?;
+    Ok(control.options.sock[&impl_name].clone())
+}
+
+/// Unknown members are taken, as SPDK does here.
+#[derive(Deserialize)]
+struct SetScheduler {
+    name: String,
+    period: Option<u64>,
+    load_limit: Option<u8>,
+    core_limit: Option<u8>,
+    core_busy: Option<u8>,
+}
+
+/// Pollers stay where they were added; whichever scheduler is chosen has nothing to move.
+fn set_scheduler(control: &mut Control, params: Params) -> Result<Value, RpcError> {
+    let wanted: SetScheduler = params.decode(NVMF)?;
+    let name = wanted.name.as_str();
+    if !["static", "dynamic", "gscheduler"].contains(&name) {
+        let reason = format!("there is no scheduler `{name}`: static, dynamic or gscheduler");
+        return Err(RpcError::internal(reason));
+    }
+    if name == "static" && control.options.scheduler["name"] == "dynamic" {
+        let reason = "the dynamic scheduler cannot be changed back to static";
+        return Err(RpcError::errno(Errno::EPERM, reason));
+    }
+    let mut kept = json!({ "name": name });
+    if name != "static" || wanted.period.is_some() {
+        kept["period"] = wanted.period.unwrap_or(1_000_000).into();
+    }
+    if name == "dynamic" {
+        kept["load_limit"] = wanted.load_limit.unwrap_or(20).into();
+        kept["core_limit"] = wanted.core_limit.unwrap_or(80).into();
+        kept["core_busy"] = wanted.core_busy.unwrap_or(95).into();
+    }
+    control.options.scheduler = kept;
+    done()
+}
+
+fn get_scheduler(control: &mut Control, params: Params) -> Result<Value, RpcError> {
+    params.expect_none()?;
+    let mut kept = control.options.scheduler.clone();
+    let mut members = json!({
+        "scheduler_name": kept["name"].take(), "scheduler_period": kept["period"].as_u64().unwrap_or(0),
+        "isolated_core_mask": "0",
+        "scheduling_core": control.reactors.first().map_or(0, |reactor| reactor.lcore()),
+    });
+    for limit in ["load_limit", "core_limit", "core_busy"] {
+        if !kept[limit].is_null() {
+            members[limit] = kept[limit].take();
+        }
+    }
+    Ok(members)
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct NvmfConfig {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    admin_cmd_passthru: Option<serde_json::Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    poll_groups_mask: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discovery_filter: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discovery_filters: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dhchap_digests: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dhchap_dhgroups: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dup_host_policy: Option<String>,
+}
+
+fn nvmf_set_config(control: &mut Control, params: Params) -> Result<Value, RpcError> {
+    let config: NvmfConfig = params.decode(NVMF)?;
+    let flags = config.admin_cmd_passthru.iter().flatten();
+    if let Some((flag, _)) = flags.into_iter().find(|(_, value)| **value != false) {
+        let reason = format!(
+            "admin_cmd_passthru.{flag} needs a bdev that is an NVMe controller, and there is no such bdev here"
+        );
+        return Err(RpcError::invalid_params(reason));
+    }
+    control.options.nvmf_config = serde_json::to_value(config).map_err(RpcError::internal)?;
+    done()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MaxSubsystems {
+    max_subsystems: u32,
+}
+
+fn nvmf_set_max_subsystems(control: &mut Control, params: Params) -> Result<Value, RpcError> {
+    let MaxSubsystems { max_subsystems } = params.decode(NVMF)?;
+    if max_subsystems == 0 {
+        return Err(RpcError::invalid_params("max_subsystems is 0"));
+    }
+    control.options.nvmf_max_subsystems = max_subsystems;
+    done()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Crdt {
+    #[serde(default)]
+    crdt1: u16,
+    #[serde(default)]
+    crdt2: u16,
+    #[serde(default)]
+    crdt3: u16,
+}
+
+fn nvmf_set_crdt(control: &mut Control, params: Params) -> Result<Value, RpcError> {
+    let Crdt {
+        crdt1,
+        crdt2,
+        crdt3,
+    } = params.decode(NVMF)?;
+    control.options.nvmf_crdt = [crdt1, crdt2, crdt3];
+    done()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GetNotifications {
+    #[serde(default)]
+    id: u64,
+    max: Option<u64>,
+}
+
+fn get_notifications(control: &mut Control, params: Params) -> Result<Value, RpcError> {
+    let GetNotifications { id, max } = params.decode(rpc::DecodeStyle::INVALID_ARGUMENT)?;
+    let max = max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+    Ok(control.notifications.since(id, max).into())
+}

@@ -1,0 +1,188 @@
+//! Endpoints: a socket, and a controller for each client.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use nvme::{Controller, ControllerConfig};
+use reactor::{Ack, ReactorHandle};
+use rpc::RpcError;
+use vfio_user::{Endpoint, Listener as Socket, Options};
+
+use super::{Address, Listener, ListenerId, Transport};
+use crate::control::{Control, Message};
+
+/// Name of the socket in the endpoint's directory.
+const SOCKET: &str = "cntrl";
+
+/// What `nvmf_subsystem_add_listener` says.
+pub(crate) struct NewListener {
+    pub(crate) address: Address,
+    pub(crate) ana_state: Option<String>,
+    pub(crate) numa_id: i32,
+    pub(crate) secure_channel: bool,
+}
+
+impl Control {
+    /// Makes an endpoint and starts listening.
+    ///
+    /// # Errors
+    /// -32602, as SPDK, with the reason. Nothing has changed then.
+    pub(crate) fn add_listener(&mut self, nqn: &str, new: NewListener) -> Result<(), RpcError> {
+        let Some(transport) = self.nvmf.transport.clone() else {
+            let reason =
+                "there is no transport yet, call nvmf_create_transport trtype=VFIOUSER first";
+            return Err(RpcError::invalid_params(reason));
+        };
+        let home = self.least_loaded_reactor()?;
+        let reactors = self.reactors.clone();
+        let inbox = self.inbox();
+        self.nvmf.last_listener += 1;
+        let id = ListenerId(self.nvmf.last_listener);
+
+        let taken = self.nvmf.listener_at(&new.address.traddr);
+        if let Some(owner) = taken {
+            let reason = format!("{} is an endpoint of {owner} already", new.address.traddr);
+            return Err(RpcError::invalid_params(reason));
+        }
+        let subsystem = self.nvmf.find_mut(nqn)?;
+        let directory = Path::new(&new.address.traddr);
+        if !directory.is_dir() {
+            let reason = format!(
+                "{} is not a directory: create it first",
+                directory.display()
+            );
+            return Err(RpcError::invalid_params(reason));
+        }
+        let options = &subsystem.options;
+        let used: BTreeSet<u16> = subsystem.listeners.iter().map(|it| it.cntlid).collect();
+        let cntlid = (options.min_cntlid..=options.max_cntlid)
+            .find(|cntlid| !used.contains(cntlid))
+            .ok_or_else(|| {
+                RpcError::invalid_params(format!(
+                    "all controller IDs of {nqn} ({}-{}) are in use: each endpoint needs one",
+                    options.min_cntlid, options.max_cntlid
+                ))
+            })?;
+        let config = controller_config(options, &transport, cntlid, &new.address.traddr);
+        let socket = Socket::bind(&directory.join(SOCKET)).map_err(RpcError::invalid_params)?;
+
+        let shown = Arc::clone(&subsystem.shown);
+        let factory = move |cx: &mut reactor::Cx| {
+            let namespaces = shown.load_full();
+            let (controller, handle) = Controller::new(
+                cx,
+                config.clone(),
+                Arc::clone(&namespaces),
+                reactors.clone(),
+            )?;
+            // If nobody listens any more, the daemon is ending and this endpoint with it.
+            let _ = inbox.send(Message::Connected {
+                listener: id,
+                controller: handle,
+                namespaces,
+            });
+            Ok(Box::new(controller) as Box<dyn pci::Function>)
+        };
+        let endpoint = Endpoint::start(socket, &home, Options::default(), Box::new(factory));
+        tracing::info!(
+            nqn,
+            endpoint = new.address.traddr,
+            lcore = home.lcore(),
+            "listening"
+        );
+        subsystem.listeners.push(Listener {
+            id,
+            address: new.address,
+            ana_state: new.ana_state,
+            numa_id: new.numa_id,
+            secure_channel: new.secure_channel,
+            cntlid,
+            home,
+            endpoint,
+            controller: None,
+        });
+        Ok(())
+    }
+
+    fn least_loaded_reactor(&self) -> Result<ReactorHandle, RpcError> {
+        let load = |reactor: &ReactorHandle| {
+            let listeners = self.nvmf.subsystems.iter().flat_map(|it| &it.listeners);
+            listeners
+                .filter(|it| it.home.lcore() == reactor.lcore())
+                .count()
+        };
+        let least = self.reactors.iter().min_by_key(|reactor| load(reactor));
+        least
+            .cloned()
+            .ok_or_else(|| RpcError::internal("there is no reactor"))
+    }
+}
+
+impl super::Subsystem {
+    fn listener_at(&self, address: &Address) -> Option<usize> {
+        let mut listeners = self.listeners.iter();
+        listeners.position(|it| it.address.traddr == address.traddr)
+    }
+
+    /// Refuses an address at which the subsystem does not listen.
+    ///
+    /// # Errors
+    /// -32602.
+    pub(crate) fn check_listens(&self, address: &Address) -> Result<(), RpcError> {
+        self.listener_at(address).map(drop).ok_or_else(|| {
+            let (nqn, traddr) = (&self.options.nqn, &address.traddr);
+            RpcError::invalid_params(format!("{nqn} does not listen at {traddr}"))
+        })
+    }
+
+    /// Takes a listener away; `ack` goes when its guest's I/O has ended and its socket is gone.
+    pub(crate) fn remove_listener(&mut self, address: &Address, ack: Ack) {
+        if let Some(at) = self.listener_at(address) {
+            self.listeners.remove(at).endpoint.remove(ack);
+        }
+    }
+
+    /// Takes all listeners away and allows no more changes; `ack` goes when no guest's I/O is left.
+    pub(crate) fn delete(&mut self, ack: Ack) {
+        self.deleting = true;
+        for listener in self.listeners.drain(..) {
+            listener.endpoint.remove(ack.clone());
+        }
+    }
+}
+
+impl super::Nvmf {
+    fn listener_at(&self, traddr: &str) -> Option<&str> {
+        let owner = self.subsystems.iter().find(|subsystem| {
+            let mut listeners = subsystem.listeners.iter();
+            listeners.any(|it| Path::new(&it.address.traddr) == Path::new(traddr))
+        });
+        owner.map(|subsystem| subsystem.options.nqn.as_str())
+    }
+}
+
+fn controller_config(
+    options: &super::SubsystemOptions,
+    transport: &Transport,
+    cntlid: u16,
+    label: &str,
+) -> ControllerConfig {
+    let max_io_queues = transport.max_io_qpairs_per_ctrlr;
+    ControllerConfig {
+        subnqn: options.nqn.clone(),
+        serial_number: options.serial_number.clone(),
+        model_number: options.model_number.clone(),
+        cntlid,
+        max_queue_depth: transport.max_queue_depth,
+        max_io_queues,
+        // One for the admin queue.
+        msix_vectors: max_io_queues.saturating_add(1),
+        max_transfer: transport.max_io_size,
+        max_namespaces: options.max_namespaces,
+        mappable_bar0: !transport.disable_mappable_bar0,
+        shadow_doorbells: !transport.disable_shadow_doorbells,
+        nssr: options.enable_nssr,
+        label: label.to_owned(),
+    }
+}

@@ -49,7 +49,8 @@ write_some after-subsystem-reset
 def nvme_cli(environment: Environment) -> str:
     """nvme id-ctrl, id-ns, list, smart-log, error-log, get-feature, flush, reset, subsystem-reset; I/O after each reset."""
     ours = environment.peer is Peer.VTARGET
-    disk = environment.disk("admin", 64 * MIB)
+    # In a file: without a volatile write cache there would be no feature 6 to ask for.
+    disk = environment.disk("admin", 64 * MIB, "uring")
     # QEMU's own controller lacks the subsystem reset.
     controller = environment.controller("admin", [disk], **({"enable_nssr": True} if ours else {}))
     results = environment.run(NVME_CLI + (SUBSYSTEM_RESET if ours else ""), [controller], tolerate="reset")

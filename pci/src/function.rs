@@ -92,8 +92,8 @@ pub trait Function {
     /// Stops everything and returns to the power-on state. `Defer` if operations must end first.
     fn reset(&mut self, cx: &mut Cx, kind: ResetKind) -> Access;
 
-    /// The client has unmasked the INTx pin, which is also how a guest's end of interrupt arrives: raise the pin again if its
-    /// cause is still there. A signal while the guest handled the previous one is otherwise lost, since the line was up.
+    /// The client has unmasked the INTx pin (which is also how a guest's end of interrupt arrives) or connected it: raise the
+    /// pin again if its cause is still there. A signal while the guest handled the previous one is otherwise lost, since the line was up.
     fn pin_unmasked(&mut self, _cx: &mut Cx) {}
 
     /// Whether the access or reset that answered `Defer` has finished. Taken once. A read that was deferred is asked again

@@ -3,6 +3,7 @@
 //! A request is answered before the next is looked at. One that cannot be answered yet (the function defers, or memory
 //! that is to be unmapped is still in use) is *held*, and with it this client's later requests; nobody else's.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -14,6 +15,7 @@ use crate::connection::Output;
 use crate::memory::Memory;
 use crate::reply::{Mappable, Region, Reply};
 use crate::request::{Request, WriteMulti};
+use crate::session::Link;
 use crate::tags;
 use crate::wire::{self, DeviceFlags, Header, IrqFlags, RegionAccess, RegionFlags, SparseArea};
 
@@ -61,6 +63,7 @@ enum Progress<'a> {
 pub(crate) struct Device {
     function: Box<dyn Function>,
     memory: Memory,
+    link: Rc<Link>,
     irqs: Irqs,
     held: Option<Held>,
     /// What a read fills.
@@ -72,7 +75,11 @@ pub(crate) struct Device {
 const KEPT: usize = 16 << 10;
 
 impl Device {
-    pub(crate) fn new(function: Box<dyn Function>, answer_within: Duration) -> Self {
+    pub(crate) fn new(
+        function: Box<dyn Function>,
+        answer_within: Duration,
+        link: Rc<Link>,
+    ) -> Self {
         for (region, index) in function.regions().iter().zip(0..) {
             if let Some(area) = &region.shared
                 && mappable(area).is_none()
@@ -85,7 +92,8 @@ impl Device {
         }
         Self {
             function,
-            memory: Memory::new(),
+            memory: Memory::new(Rc::clone(&link)),
+            link,
             irqs: Irqs::default(),
             held: None,
             data: Vec::new(),
@@ -320,11 +328,13 @@ impl Device {
         if let Some(timer) = held.deadline.take() {
             cx.cancel_timer(timer);
         }
-        tracing::warn!(
-            command = %held.header.command(),
-            after = ?self.answer_within,
-            "the device has not come to rest: look for a disk that does not answer"
-        );
+        if self.link.complaints.allow() {
+            tracing::warn!(
+                command = %held.header.command(),
+                after = ?self.answer_within,
+                "the device has not come to rest: look for a disk that does not answer"
+            );
+        }
         output.refuse(&held.header, Errno::EBUSY);
         if matches!(held.work, Work::Unmap(_)) {
             // The range is out of the map; asked again, the client learns when it is free.

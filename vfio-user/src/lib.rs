@@ -45,6 +45,7 @@
 //! socket for requests of the server. The client side is in `testkit`.
 #![forbid(unsafe_code)]
 
+mod complaints;
 mod connection;
 mod device;
 mod endpoint;

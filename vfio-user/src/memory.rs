@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,6 +13,7 @@ use nix::sys::stat::fstat;
 use crate::Rejection;
 use crate::reaper;
 use crate::request;
+use crate::session::Link;
 use crate::wire::{DmaMapFlags, MAX_DMA_MAPS};
 
 /// Where a region's bytes come from. The descriptor itself is closed once the region is mapped: a client may have
@@ -42,23 +44,22 @@ pub(crate) struct Memory {
     retired_since: Option<Instant>,
     /// Regions at once, at most.
     limit: usize,
-    /// The operator has been told of a refused mapping.
-    complained: bool,
+    link: Rc<Link>,
 }
 
 impl Memory {
-    pub(crate) fn new() -> Self {
-        Self::with_limit(MAX_DMA_MAPS)
+    pub(crate) fn new(link: Rc<Link>) -> Self {
+        Self::with_limit(MAX_DMA_MAPS, link)
     }
 
-    fn with_limit(limit: usize) -> Self {
+    fn with_limit(limit: usize, link: Rc<Link>) -> Self {
         Self {
             limit,
             map: DmaMap::empty(),
             sources: HashMap::new(),
             retired: Vec::new(),
             retired_since: None,
-            complained: false,
+            link,
         }
     }
 
@@ -183,9 +184,9 @@ impl Memory {
         self.retired_since
     }
 
-    /// Tells the operator, the first time: a client may go on for ever.
-    fn refuse(&mut self, iova: u64, len: u64, error: &MappingError) -> Rejection {
-        if !std::mem::replace(&mut self.complained, true) {
+    /// Tells the operator, who can do something about it.
+    fn refuse(&self, iova: u64, len: u64, error: &MappingError) -> Rejection {
+        if self.link.complaints.allow() {
             let hint = match error {
                 MappingError::Os(Errno::ENOMEM) => {
                     "raise vm.max_map_count, or give the VM its memory in fewer pieces"

@@ -13,6 +13,7 @@ use pci::{Function, ResetKind};
 use reactor::{Cx, Event, Idle, Poll, Poller};
 
 use crate::Rejection;
+use crate::complaints::Complaints;
 use crate::connection::{Input, Output, Received};
 use crate::device::Device;
 use crate::frame::Frame;
@@ -40,6 +41,8 @@ pub type FactoryError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) struct Link {
     /// The endpoint is to go: end the session.
     pub(crate) removed: Cell<bool>,
+    /// What this endpoint's clients do wrong.
+    pub(crate) complaints: Complaints,
 }
 
 /// The socket, while there is one.
@@ -72,8 +75,6 @@ pub(crate) struct Session {
     socket: Arc<OwnedFd>,
     connection: Option<Connection>,
     device: Option<Device>,
-    /// A refusal has been reported; more of this client's are not, or it could fill the log.
-    complained: bool,
 }
 
 impl Session {
@@ -101,7 +102,6 @@ impl Session {
             socket,
             connection: Some(connection),
             device: None,
-            complained: false,
         }
     }
 
@@ -178,10 +178,11 @@ impl Session {
                     Some(device) => device.handle(cx, header, request, output),
                     None => {
                         let proposal = proposal(request)?;
-                        let function = make(&self.factory, cx)?;
+                        let function = make(&self.factory, cx, &self.link)?;
                         let minor = proposal.agreed_minor();
                         tracing::debug!(name = self.name, ?proposal, "client connected");
-                        self.device = Some(Device::new(function, self.answer_within));
+                        let link = Rc::clone(&self.link);
+                        self.device = Some(Device::new(function, self.answer_within, link));
                         output.reply(&header, &Reply::Version { minor });
                         Ok(())
                     }
@@ -198,15 +199,15 @@ impl Session {
         Ok(true)
     }
 
-    /// Tells the operator of a client's first refused request.
-    fn report(&mut self, header: &Header, rejection: &Rejection) {
+    /// Tells the operator of a refused request.
+    fn report(&self, header: &Header, rejection: &Rejection) {
         let (name, command) = (&self.name, header.command());
-        if self.device.is_none() {
-            tracing::warn!(name, %command, %rejection, "client refused");
-        } else if !std::mem::replace(&mut self.complained, true) && is_notable(command) {
-            tracing::info!(name, %command, %rejection, "request refused; more of this client at level debug");
-        } else {
+        if !is_notable(command) || !self.link.complaints.allow() {
             tracing::debug!(name, %command, %rejection, "request refused");
+        } else if self.device.is_none() {
+            tracing::warn!(name, %command, %rejection, "client refused");
+        } else {
+            tracing::info!(name, %command, %rejection, "request refused; others at level debug");
         }
     }
 
@@ -243,12 +244,18 @@ fn proposal(request: Request<'_>) -> Result<Proposal, Rejection> {
     }
 }
 
-fn make(factory: &RefCell<Factory>, cx: &mut Cx) -> Result<Box<dyn Function>, Rejection> {
+fn make(
+    factory: &RefCell<Factory>,
+    cx: &mut Cx,
+    link: &Link,
+) -> Result<Box<dyn Function>, Rejection> {
     let mut factory = factory
         .try_borrow_mut()
         .map_err(|_| Rejection::new(Errno::EBUSY, "the device is being made"))?;
     factory(cx).map_err(|error| {
-        tracing::error!(%error, "no device could be made for a client");
+        if link.complaints.allow() {
+            tracing::error!(%error, "no device could be made for a client");
+        }
         Rejection::new(Errno::ENOMEM, "no device could be made")
     })
 }

@@ -27,7 +27,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, Rejection>, errno: Errno) {
 #[test]
 fn a_region_reads_and_writes_its_file() {
     let file = file(4);
-    let mut memory = Memory::new();
+    let mut memory = Memory::new(Rc::default());
     assert!(
         memory
             .map(region(Some(&file), PAGE, 0x10_0000, 2 * PAGE))
@@ -42,7 +42,7 @@ fn a_region_reads_and_writes_its_file() {
 #[test]
 fn rights_are_the_clients() {
     let file = file(1);
-    let mut memory = Memory::new();
+    let mut memory = Memory::new(Rc::default());
     let mut read_only = region(Some(&file), 0, 0, PAGE);
     read_only.flags = DmaMapFlags::READ;
     memory.map(read_only).unwrap();
@@ -53,7 +53,7 @@ fn rights_are_the_clients() {
 
 #[test]
 fn a_region_without_descriptor_is_there_but_cannot_be_reached() {
-    let mut memory = Memory::new();
+    let mut memory = Memory::new(Rc::default());
     assert!(memory.map(region(None, 0, 0xc000_0000, PAGE)).unwrap());
     let view = MapView::new(Arc::clone(memory.current()));
     view.read::<u32>(0xc000_0000).unwrap_err();
@@ -68,7 +68,7 @@ fn a_region_without_descriptor_is_there_but_cannot_be_reached() {
 #[test]
 fn the_same_region_again_changes_nothing() {
     let (file, other) = (file(4), file(4));
-    let mut memory = Memory::new();
+    let mut memory = Memory::new(Rc::default());
     memory.map(region(Some(&file), 0, 0, PAGE)).unwrap();
     let epoch = memory.current().epoch();
     assert!(!memory.map(region(Some(&file), 0, 0, PAGE)).unwrap());
@@ -89,7 +89,7 @@ fn the_same_region_again_changes_nothing() {
 #[test]
 fn overlaps_are_refused_on_either_side() {
     let file = file(8);
-    let mut memory = Memory::new();
+    let mut memory = Memory::new(Rc::default());
     memory
         .map(region(Some(&file), 0, 4 * PAGE, 2 * PAGE))
         .unwrap();
@@ -104,7 +104,7 @@ fn overlaps_are_refused_on_either_side() {
 #[test]
 fn a_region_outside_its_file_is_refused() {
     let file = file(4);
-    let mut memory = Memory::new();
+    let mut memory = Memory::new(Rc::default());
     refused(
         memory.map(region(Some(&file), 0, 0, 5 * PAGE)),
         Errno::EINVAL,
@@ -127,7 +127,7 @@ fn a_region_outside_its_file_is_refused() {
 
 #[test]
 fn a_descriptor_that_cannot_be_mapped_is_refused() {
-    let mut memory = Memory::new();
+    let mut memory = Memory::new(Rc::default());
     let mut pipe = region(None, 0, 0, PAGE);
     pipe.fd = Some(watched().0);
     assert!(memory.map(pipe).is_err());
@@ -137,7 +137,7 @@ fn a_descriptor_that_cannot_be_mapped_is_refused() {
 #[test]
 fn unaligned_regions_work() {
     let file = file(2);
-    let mut memory = Memory::new();
+    let mut memory = Memory::new(Rc::default());
     memory.map(region(Some(&file), 100, 0x1003, 5000)).unwrap();
     let view = MapView::new(Arc::clone(memory.current()));
     view.write_slice(0x1003 + 4990, b"0123456789").unwrap();
@@ -151,7 +151,7 @@ fn unaligned_regions_work() {
 #[test]
 fn only_exactly_a_region_can_be_unmapped() {
     let file = file(4);
-    let mut memory = Memory::new();
+    let mut memory = Memory::new(Rc::default());
     memory.map(region(Some(&file), 0, PAGE, 2 * PAGE)).unwrap();
     for (address, size) in [
         (0, PAGE),
@@ -170,7 +170,7 @@ fn only_exactly_a_region_can_be_unmapped() {
 #[test]
 fn a_region_in_use_drains_first_and_can_be_asked_for_again() {
     let file = file(1);
-    let mut memory = Memory::new();
+    let mut memory = Memory::new(Rc::default());
     memory.map(region(Some(&file), 0, 0, PAGE)).unwrap();
     let view = MapView::new(Arc::clone(memory.current()));
     assert!(memory.unmap(0, PAGE).unwrap());
@@ -193,7 +193,7 @@ fn a_region_in_use_drains_first_and_can_be_asked_for_again() {
 #[test]
 fn everything_can_be_unmapped_at_once() {
     let file = file(4);
-    let mut memory = Memory::new();
+    let mut memory = Memory::new(Rc::default());
     for page in 0..4 {
         memory
             .map(region(Some(&file), page * PAGE, page * 2 * PAGE, PAGE))
@@ -209,10 +209,10 @@ fn everything_can_be_unmapped_at_once() {
 
 #[test]
 fn as_many_regions_as_promised_and_one_more() {
-    assert_eq!(Memory::new().limit, 65535);
+    assert_eq!(Memory::new(Rc::default()).limit, 65535);
     // The promised number takes seconds, since every region makes a new map; the rule is the same.
     let most = 100;
-    let mut memory = Memory::with_limit(100);
+    let mut memory = Memory::with_limit(100, Rc::default());
     let every = |index: u64| region(None, 0, index * PAGE, PAGE);
     for index in 0..most {
         memory.map(every(index)).unwrap();
@@ -234,7 +234,7 @@ fn nothing_stays_mapped() {
     let name = "vfio-user mapped";
     let file = SharedMemory::new(c"vfio-user mapped", 4096).unwrap();
     let ours = mappings_named(name);
-    let mut memory = Memory::new();
+    let mut memory = Memory::new(Rc::default());
     memory.map(region(Some(&file), 0, 0, PAGE)).unwrap();
     assert_eq!(mappings_named(name), ours + 1);
     memory.unmap(0, PAGE).unwrap();

@@ -10,7 +10,7 @@
 //! Direct I/O where file and block size allow it, else the page cache, with a note to the operator. A file has one writer or
 //! many readers, in this process and in others.
 //!
-//! Writes are durable when flushed or sent with FUA, not before: the disks say so ([`Features::WRITE_CACHE`]), except for devices
+//! Writes are durable when flushed or sent with FUA, not before: the disks say so ([`crate::Features::WRITE_CACHE`]), except for devices
 //! that the kernel knows to have no volatile cache.
 
 mod bounce;

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod bench;
 mod rpc;
 mod serve;
 
@@ -37,6 +38,8 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Call a method of a running daemon
     Rpc(rpc::RpcArgs),
+    /// Measure an endpoint with a guest's load, without a guest
+    Bench(bench::BenchArgs),
 }
 
 /// Parses the command line and does what it says.
@@ -44,6 +47,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => crate::daemon::run(&args),
         Command::Rpc(args) => rpc::run(args),
+        Command::Bench(args) => bench::bench(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         complain(&format!("vtarget: {error:#}"));

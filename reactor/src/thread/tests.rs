@@ -23,9 +23,11 @@ fn stop((handle, thread): (ReactorHandle, JoinHandle<()>)) {
     thread.join().unwrap();
 }
 
+type First = Box<dyn FnOnce(&mut Cx) + Send>;
+
 /// A poller that runs a closure once and reports its events.
 struct Probe {
-    first: Option<Box<dyn FnOnce(&mut Cx) + Send>>,
+    first: Option<First>,
     events: mpsc::Sender<Seen>,
 }
 
@@ -77,7 +79,7 @@ fn probe(
     first: impl FnOnce(&mut Cx) + Send + 'static,
 ) -> mpsc::Receiver<Seen> {
     let (events, seen) = mpsc::channel();
-    let first: Box<dyn FnOnce(&mut Cx) + Send> = Box::new(first);
+    let first: First = Box::new(first);
     handle.send(move |reactor| {
         reactor.add_poller(Box::new(Probe {
             first: Some(first),

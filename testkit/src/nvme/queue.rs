@@ -108,6 +108,13 @@ impl QueuePair {
         }
     }
 
+    /// Writes any value to the tail doorbell, if it is mapped: what a broken or hostile driver does.
+    pub fn poke(&self, tail: u32) {
+        if let Some(page) = &self.page {
+            page.store_u32(self.tail_offset as usize - DOORBELL_BASE as usize, tail);
+        }
+    }
+
     /// The next completion, if there is one.
     #[inline]
     pub fn poll(&mut self) -> Option<Cqe> {

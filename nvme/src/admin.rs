@@ -207,11 +207,13 @@ impl Controller {
     }
 
     fn identify(&mut self, sqe: &Sqe) -> Result<Outcome, Status> {
-        let page = identify::identify(sqe, self.config(), &self.namespaces)?;
+        let write_cache = self.shows_write_cache();
+        let page = identify::identify(sqe, self.config(), &self.namespaces, write_cache)?;
         self.send_data(sqe, &page)?;
         let cdw10 = nvme_spec::command::IdentifyCdw10::from_bits(sqe.cdw10);
         if cdw10.cns() == Cns::CONTROLLER {
-            self.model.write_cache_shown = Some(identify::has_write_cache(&self.namespaces));
+            // A driver asks once after each reset. What a tool would hear later must not differ: the driver would not know.
+            self.model.write_cache_shown = Some(write_cache);
         }
         Ok(Outcome::Done(0))
     }

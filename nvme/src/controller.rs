@@ -267,10 +267,10 @@ impl Controller {
             .interrupts
             .vector(InterruptKind::Msix, u32::from(index));
         let uses_msix = self.pci.is_msix_enabled() || msix.as_ref().is_some_and(|v| v.is_enabled());
-        let vector = if uses_msix {
-            msix
+        let (index, vector) = if uses_msix {
+            (index, msix)
         } else {
-            self.interrupts.vector(InterruptKind::Intx, 0)
+            (0, self.interrupts.vector(InterruptKind::Intx, 0))
         };
         vector.map(|vector| VectorBinding { index, vector })
     }

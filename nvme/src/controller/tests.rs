@@ -450,6 +450,8 @@ fn a_cache_that_comes_after_the_host_was_told_of_none_is_written_through() {
     guest.poll();
     assert!(done.wait(Duration::from_secs(20)));
     assert!(guest.script.has_heard("WriteCache { enabled: false }"));
+    let id = guest.fetch(identify(1, 0), 4096);
+    assert_eq!(id[525] & 1, 0, "what a tool hears is what the driver heard");
     guest.write32(0x14, 0);
     guest.poll_until("RDY clear", |guest| !guest.csts().rdy());
     guest.script.heard.lock().unwrap().clear();

@@ -55,7 +55,7 @@ pub(crate) fn has_write_cache(namespaces: &NamespaceSet) -> bool {
         .any(|ns| ns.info.features.contains(Features::WRITE_CACHE))
 }
 
-pub(super) fn identify(config: &ControllerConfig, namespaces: &NamespaceSet) -> IdentifyController {
+pub(super) fn identify(config: &ControllerConfig, write_cache: bool) -> IdentifyController {
     let mut page = IdentifyController::new_zeroed();
     page.vid = ids::VENDOR;
     page.ssvid = ids::VENDOR;
@@ -96,7 +96,7 @@ pub(super) fn identify(config: &ControllerConfig, namespaces: &NamespaceSet) -> 
         .with_save_select(true)
         .with_timestamp(true);
     page.vwc = Vwc::new()
-        .with_present(has_write_cache(namespaces))
+        .with_present(write_cache)
         .with_flush_broadcast(FlushBroadcast::SUPPORTED);
     page.sgls = SglSupport::new()
         .with_support(SglAlignment::ANY)

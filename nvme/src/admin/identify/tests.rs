@@ -25,13 +25,13 @@ fn config() -> ControllerConfig {
 }
 
 fn page(sqe: &Sqe) -> Result<Vec<u8>, Status> {
-    let page = identify(sqe, &config(), &set()).map_err(Status::code)?;
+    let page = identify(sqe, &config(), &set(), true).map_err(Status::code)?;
     assert_eq!(page.len(), 4096);
     Ok(page)
 }
 
 fn controller(config: &ControllerConfig) -> IdentifyController {
-    let page = identify(&command(1, 0), config, &set()).unwrap();
+    let page = identify(&command(1, 0), config, &set(), true).unwrap();
     IdentifyController::read_from_bytes(&page).unwrap()
 }
 
@@ -75,7 +75,7 @@ fn settings_show_and_do_not_overflow() {
     assert_eq!((id.mdts, id.maxcmd, id.nn), (9, u16::MAX, 0xffff_fffd));
     assert_eq!(id.subnqn[255], 0);
     assert!(id.oacs.doorbell_buffer_config());
-    let none = identify(&command(1, 0), &config(), &NamespaceSet::default()).unwrap();
+    let none = identify(&command(1, 0), &config(), &NamespaceSet::default(), false).unwrap();
     let none = IdentifyController::read_from_bytes(&none).unwrap();
     assert_eq!(none.vwc.into_bits(), 0b110, "no disk has a cache");
 }
@@ -133,7 +133,7 @@ fn lists_go_on_above_the_nsid() {
             .map(|nsid| namespace(nsid, 1, Features::empty()))
             .collect(),
     );
-    let page = identify(&command(2, 0), &config(), &many).unwrap();
+    let page = identify(&command(2, 0), &config(), &many, false).unwrap();
     assert_eq!(page[4092..], 1024u32.to_le_bytes());
 }
 
@@ -149,7 +149,7 @@ fn descriptors_name_every_identifier() {
         [4, 1, 0, 0, 0, 0],
         "NVM command set, then the end"
     );
-    let inactive = identify(&command(3, 2), &config(), &set());
+    let inactive = identify(&command(3, 2), &config(), &set(), true);
     assert_eq!(
         inactive.map_err(Status::code),
         Err(Status::INVALID_NAMESPACE_OR_FORMAT)

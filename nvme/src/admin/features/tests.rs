@@ -68,18 +68,23 @@ fn absent_features_are_invalid() {
             "{fid:#x}"
         );
     }
+}
+
+#[test]
+fn a_cache_that_is_not_there_is_off_and_stays_off() {
     let (mut features, nsids) = (Features::default(), nsids());
     let without = Limits {
         write_cache: false,
         ..limits(&nsids)
     };
     let vwc = FeatureId::VOLATILE_WRITE_CACHE;
-    assert!(
-        features
-            .get(vwc, FeatureSelect::CURRENT, 0, 0, &without)
-            .is_err()
-    );
-    assert!(features.set(vwc, false, 0, 1, &[], &without).is_err());
+    let current = features.get(vwc, FeatureSelect::CURRENT, 0, 0, &without);
+    assert_eq!(current.unwrap().dw0, 0);
+    let status = features.set(vwc, false, 0, 1, &[], &without);
+    assert_eq!(status.map_err(Status::code), Err(Status::INVALID_FIELD));
+    assert_eq!(get(&features, 6, 0, 0, 0), Ok(1));
+    set(&mut features, 6, 0).unwrap();
+    assert_eq!(get(&features, 6, 0, 0, 0), Ok(0));
 }
 
 #[test]

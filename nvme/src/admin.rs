@@ -24,7 +24,7 @@ use self::health::Life;
 use self::log::LogRequest;
 use self::queue::Completion;
 use crate::controller::Controller;
-use crate::messages::{CommandError, ShadowDoorbells, ToShard};
+use crate::messages::{CommandError, FromShard, ShadowDoorbells, ToShard};
 use crate::model::{AbortModel, Stage};
 use zerocopy::IntoBytes;
 
@@ -170,8 +170,8 @@ impl Controller {
     fn execute(&mut self, cx: &mut Cx, sqe: &Sqe) -> Result<Outcome, Status> {
         let invalid_field = Status::INVALID_FIELD.with_dnr(true);
         let opcode = sqe.admin_opcode();
-        let absent = opcode == AdminOpcode::DOORBELL_BUFFER_CONFIG
-            && !self.config().offers_doorbell_buffers();
+        let absent =
+            opcode == AdminOpcode::DOORBELL_BUFFER_CONFIG && !self.offers_doorbell_buffers();
         if !SUPPORTED.contains(&opcode) || absent {
             return Err(Status::INVALID_OPCODE.with_dnr(true));
         }
@@ -207,13 +207,16 @@ impl Controller {
     }
 
     fn identify(&mut self, sqe: &Sqe) -> Result<Outcome, Status> {
-        let write_cache = self.shows_write_cache();
-        let page = identify::identify(sqe, self.config(), &self.namespaces, write_cache)?;
+        let shown = identify::Shown {
+            write_cache: self.shows_write_cache(),
+            doorbell_buffers: self.offers_doorbell_buffers(),
+        };
+        let page = identify::identify(sqe, self.config(), &self.namespaces, shown)?;
         self.send_data(sqe, &page)?;
         let cdw10 = nvme_spec::command::IdentifyCdw10::from_bits(sqe.cdw10);
         if cdw10.cns() == Cns::CONTROLLER {
             // A driver asks once after each reset. What a tool would hear later must not differ: the driver would not know.
-            self.model.write_cache_shown = Some(write_cache);
+            self.model.write_cache_shown = Some(shown.write_cache);
         }
         Ok(Outcome::Done(0))
     }
@@ -221,7 +224,7 @@ impl Controller {
     fn get_log_page(&mut self, sqe: &Sqe) -> Result<Outcome, Status> {
         let request = LogRequest::new(sqe, self.config().max_transfer)?;
         let model = &self.model;
-        let doorbell_buffers = self.config().offers_doorbell_buffers();
+        let doorbell_buffers = self.offers_doorbell_buffers();
         let page = log::page(request.lid, &model.errors, &model.changed, doorbell_buffers);
         let page = page.unwrap_or_else(|| self.health_page());
         self.send_data(sqe, &request.cut(&page)?)?;
@@ -278,6 +281,7 @@ impl Controller {
             Change::WriteCache => {
                 let enabled = self.uses_write_cache();
                 self.shards.broadcast(|| ToShard::WriteCache { enabled });
+                return Ok(self.after_shards(sqe.cid()));
             }
             Change::KeepAlive => self.restart_keep_alive(cx),
             Change::Temperature => self.warn_of_temperature(before.temperature()),
@@ -376,7 +380,22 @@ impl Controller {
         self.model.shadow_doorbells = Some(place);
         self.shards
             .broadcast(|| ToShard::ShadowDoorbells(Some(place)));
-        Ok(Outcome::Done(0))
+        // From the completion on the host rings there, and the shards write the present values there first.
+        Ok(self.after_shards(sqe.cid()))
+    }
+
+    /// Completes the command when the shards have carried out what it has sent them.
+    fn after_shards(&mut self, cid: u16) -> Outcome {
+        let generation = self.generation;
+        let waits = self.shards.settle(FromShard::Settled {
+            admin_cid: cid,
+            generation,
+        });
+        if waits {
+            Outcome::Later
+        } else {
+            Outcome::Done(0)
+        }
     }
 }
 

@@ -65,9 +65,4 @@ impl ControllerConfig {
         self.max_namespaces = self.max_namespaces.clamp(1, 0xffff_fffd);
         self
     }
-
-    /// Whether Doorbell Buffer Config is offered: where the guest writes doorbells without a trap it would only cost.
-    pub(crate) fn offers_doorbell_buffers(&self) -> bool {
-        !self.mappable_bar0 && self.shadow_doorbells
-    }
 }

@@ -70,6 +70,8 @@ pub struct Controller {
     pub(crate) shards: Shards,
     /// While enabled.
     pub(crate) admin: Option<AdminQueue>,
+    /// Counts the lives of the admin queue: what shards say to a former one is not for this one.
+    pub(crate) generation: u64,
     mailbox: Receiver<Control>,
     from_shards: Receiver<FromShard>,
     /// A reset answered `Defer` and has not ended.
@@ -197,6 +199,7 @@ impl Controller {
             namespaces,
             shards,
             admin: None,
+            generation: 0,
             mailbox,
             from_shards,
             reset_pending: false,
@@ -279,6 +282,12 @@ impl Controller {
     pub(crate) fn uses_pin(&self) -> bool {
         let first = self.interrupts.vector(InterruptKind::Msix, 0);
         !self.pci.is_msix_enabled() && !first.is_some_and(|vector| vector.is_enabled())
+    }
+
+    /// Whether Doorbell Buffer Config is offered: where the guest writes doorbells without a trap it would only cost; and a
+    /// VMM takes an access to the BAR for the end of a pin's interrupt, so with the pin the guest must make some.
+    pub(crate) fn offers_doorbell_buffers(&self) -> bool {
+        !self.config.mappable_bar0 && self.config.shadow_doorbells && !self.uses_pin()
     }
 
     /// Vectors that may not interrupt, one bit each. INTMS and INTMC have no meaning with MSI-X (Base 2.0c, 3.1.3.3).

@@ -64,6 +64,8 @@ pub(crate) enum ToShard {
     InterruptMask(u32),
     /// The pin is in use and the guest has ended its interrupt: raise it again for every queue with entries that wait.
     PinUnmasked,
+    /// Drop this: every order before it has been carried out.
+    Barrier(Ack),
     /// Controller reset: stop fetching, let commands end without posting completions, drop all queues and leases.
     /// Answer: [`FromShard::Stopped`].
     Stop,
@@ -125,6 +127,14 @@ pub(crate) enum FromShard {
         admin_cid: u16,
         aborted: bool,
     },
+    /// Every shard has passed the [`ToShard::Barrier`] sent for this admin command; said by the barrier itself.
+    Settled {
+        admin_cid: u16,
+        /// Which life of the admin queue it belongs to.
+        generation: u64,
+    },
+    /// Every shard has the present namespaces; said by a barrier.
+    NamespacesShown,
     /// All queues and leases are gone.
     Stopped {
         shard: usize,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use guest_memory::{DmaMap, SharedMemory};
-use reactor::{Cx, Event, Idle, Poll, Poller, ReactorHandle};
+use reactor::{Ack, Cx, Event, Idle, Poll, Poller, ReactorHandle};
 
 use crate::config::ControllerConfig;
 use crate::messages::{FromShard, ShardCounters, ToShard};
@@ -279,6 +279,21 @@ impl Shards {
         for index in 0..self.links.len() {
             self.send(index, message());
         }
+    }
+
+    /// Has `settled` said to the controller when every shard has carried out what it was told so far. `false` (and it is not
+    /// said) if there is no shard.
+    pub(crate) fn settle(&mut self, settled: FromShard) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let (outbox, home) = (self.outbox.clone(), self.home.clone());
+        let ack = Ack::with(move || {
+            let _ = outbox.send(settled);
+            home.wake();
+        });
+        self.broadcast(|| ToShard::Barrier(ack.clone()));
+        true
     }
 
     /// Wakes the reactor of shard `index`, so that it looks at its doorbells.

@@ -19,12 +19,21 @@ use crate::namespace::{Namespace, NamespaceSet};
 /// absent limit for MDTS, and Linux does not mind the 16 bits of NLB if the limit is larger.
 const WZSL: u8 = 13;
 
-/// One of the 4096-byte structures, or why not. `write_cache` is whether the host is to see a volatile write cache.
+/// What the host is to see that neither settings nor disks say alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shown {
+    /// A volatile write cache.
+    pub(crate) write_cache: bool,
+    /// Doorbell Buffer Config.
+    pub(crate) doorbell_buffers: bool,
+}
+
+/// One of the 4096-byte structures, or why not.
 pub(crate) fn identify(
     sqe: &Sqe,
     config: &ControllerConfig,
     namespaces: &NamespaceSet,
-    write_cache: bool,
+    shown: Shown,
 ) -> Result<Vec<u8>, Status> {
     let cdw10 = IdentifyCdw10::from_bits(sqe.cdw10);
     let csi = IdentifyCdw11::from_bits(sqe.cdw11).csi();
@@ -36,9 +45,7 @@ pub(crate) fn identify(
         Cns::NAMESPACE | Cns::ALLOCATED_NAMESPACE => {
             active(sqe.nsid)?.map_or_else(zeroes, |ns| namespace::nvm(ns).as_bytes().to_vec())
         }
-        Cns::CONTROLLER => controller::identify(config, write_cache)
-            .as_bytes()
-            .to_vec(),
+        Cns::CONTROLLER => controller::identify(config, shown).as_bytes().to_vec(),
         Cns::ACTIVE_NAMESPACE_LIST | Cns::ALLOCATED_NAMESPACE_LIST => list(namespaces, sqe.nsid)?,
         Cns::CSI_ACTIVE_NAMESPACE_LIST => {
             nvm_only()?;

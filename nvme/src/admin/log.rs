@@ -89,6 +89,11 @@ impl ChangedNamespaces {
         }
     }
 
+    /// Whether none has changed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Forgets all.
     pub(crate) fn clear(&mut self) {
         self.0.clear();

@@ -1,5 +1,6 @@
 use bdev::Features;
 use nvme_spec::{AdminOpcode, Sqe, Status};
+use pci::Function;
 use std::sync::atomic::Ordering;
 
 use crate::messages::{CommandError, FromShard, ShardCounters};
@@ -387,6 +388,16 @@ fn doorbell_buffers_are_offered_where_doorbells_trap() {
         vec![],
     );
     guest.enable();
+    let id = guest.fetch(identify(1, 0), 4096);
+    assert_eq!(id[257] & 1, 0, "not with the pin");
+    guest.on_home(|controller, _| {
+        let fd = nix::sys::eventfd::EventFd::new().unwrap();
+        let event = Some(std::sync::Arc::new(fd.into()));
+        let interrupts = controller.interrupts();
+        interrupts
+            .install(pci::InterruptKind::Msix, 0, vec![event])
+            .unwrap();
+    });
     let id = guest.fetch(identify(1, 0), 4096);
     assert_eq!(id[257] & 1, 1, "OACS bit 8");
     let config =

@@ -69,6 +69,19 @@ impl Controller {
             FromShard::SqDeleted { qid } => self.sq_deleted(qid),
             FromShard::CqDeleted { qid } => self.cq_deleted(qid),
             FromShard::Aborted { admin_cid, aborted } => self.aborted(admin_cid, aborted),
+            FromShard::Settled {
+                admin_cid,
+                generation,
+            } => {
+                if generation == self.generation {
+                    self.finish(Completion {
+                        cid: admin_cid,
+                        status: Status::SUCCESS,
+                        dw0: 0,
+                    });
+                }
+            }
+            FromShard::NamespacesShown => self.announce_namespaces(),
             FromShard::Stopped { shard } => self.shards.stopped(shard),
             FromShard::Gone { shard } => {
                 if self.shards.gone(shard) == End::Died {
@@ -162,7 +175,15 @@ impl Controller {
             return;
         }
         self.model.changed.extend(changed.into_iter());
-        if self.model.features.async_events.namespace_attribute() {
+        // A host that hears of a namespace uses it at once: the queues must know it first.
+        if !self.shards.settle(FromShard::NamespacesShown) {
+            self.announce_namespaces();
+        }
+    }
+
+    fn announce_namespaces(&mut self) {
+        let wanted = self.model.features.async_events.namespace_attribute();
+        if wanted && self.model.state.is_ready() && !self.model.changed.is_empty() {
             self.model.events.raise(AsyncEvent::notice(
                 NoticeEvent::NAMESPACE_ATTRIBUTE_CHANGED,
                 LogPageId::CHANGED_NAMESPACE_LIST,

@@ -144,6 +144,7 @@ impl Controller {
         if unshared(sq.0) || unshared(cq.0) {
             return Err(EnableError::NotShared);
         }
+        self.generation += 1;
         self.admin = Some(AdminQueue::new(&self.view, &self.doorbells, sq, cq)?);
         for message in self.settings() {
             self.shards.broadcast(|| message.clone());

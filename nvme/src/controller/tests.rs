@@ -407,6 +407,10 @@ fn namespace_changes_reach_shards_host_and_operator() {
     guest.handle.set_namespaces(set, ack);
     let cqe = guest.wait();
     assert_eq!(cqe.dw0, 0x0004_0002);
+    assert!(
+        guest.script.has_heard("Namespaces("),
+        "the queues knew it before the host"
+    );
     guest.poll_until("Namespaces", |guest| guest.script.has_heard("Namespaces("));
     assert!(done.wait(Duration::from_secs(20)), "released by everybody");
     let log = guest.fetch(get_log(4, 4096), 4096);

@@ -82,6 +82,7 @@ impl Shard {
             ToShard::ShadowDoorbells(place) => self.set_shadow(place),
             ToShard::InterruptMask(masked) => self.env.masked = masked,
             ToShard::PinUnmasked => self.raise_pin(cx),
+            ToShard::Barrier(ack) => drop(ack),
             ToShard::Stop => self.stop(cx),
             ToShard::Exit => {
                 self.exiting = true;

@@ -8,6 +8,7 @@ use nvme_spec::identify::{
 use nvme_spec::registers::Version;
 use zerocopy::FromZeros;
 
+use super::Shown;
 use crate::admin::events::AERL_Z;
 use crate::admin::health::{CRITICAL_TEMPERATURE, WARNING_TEMPERATURE};
 use crate::admin::log::ERROR_ENTRIES;
@@ -55,7 +56,7 @@ pub(crate) fn has_write_cache(namespaces: &NamespaceSet) -> bool {
         .any(|ns| ns.info.features.contains(Features::WRITE_CACHE))
 }
 
-pub(super) fn identify(config: &ControllerConfig, write_cache: bool) -> IdentifyController {
+pub(super) fn identify(config: &ControllerConfig, shown: Shown) -> IdentifyController {
     let mut page = IdentifyController::new_zeroed();
     page.vid = ids::VENDOR;
     page.ssvid = ids::VENDOR;
@@ -73,7 +74,7 @@ pub(super) fn identify(config: &ControllerConfig, write_cache: bool) -> Identify
     page.oaes = Oaes::new().with_namespace_attribute(true);
     page.ctratt = Ctratt::new().with_host_id_128(true);
     page.cntrltype = ControllerType::IO;
-    page.oacs = Oacs::new().with_doorbell_buffer_config(config.offers_doorbell_buffers());
+    page.oacs = Oacs::new().with_doorbell_buffer_config(shown.doorbell_buffers);
     page.acl_z = ACL_Z;
     page.aerl_z = AERL_Z;
     page.frmw = Frmw::new().with_slot1_read_only(true).with_slots(1);
@@ -96,7 +97,7 @@ pub(super) fn identify(config: &ControllerConfig, write_cache: bool) -> Identify
         .with_save_select(true)
         .with_timestamp(true);
     page.vwc = Vwc::new()
-        .with_present(write_cache)
+        .with_present(shown.write_cache)
         .with_flush_broadcast(FlushBroadcast::SUPPORTED);
     page.sgls = SglSupport::new()
         .with_support(SglAlignment::ANY)

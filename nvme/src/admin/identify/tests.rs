@@ -6,6 +6,11 @@ use zerocopy::FromBytes;
 use super::*;
 use crate::testing::{identify as command, namespace};
 
+const SHOWN: Shown = Shown {
+    write_cache: true,
+    doorbell_buffers: false,
+};
+
 fn set() -> Arc<NamespaceSet> {
     NamespaceSet::new(vec![
         namespace(1, 1000, Features::WRITE),
@@ -25,13 +30,13 @@ fn config() -> ControllerConfig {
 }
 
 fn page(sqe: &Sqe) -> Result<Vec<u8>, Status> {
-    let page = identify(sqe, &config(), &set(), true).map_err(Status::code)?;
+    let page = identify(sqe, &config(), &set(), SHOWN).map_err(Status::code)?;
     assert_eq!(page.len(), 4096);
     Ok(page)
 }
 
 fn controller(config: &ControllerConfig) -> IdentifyController {
-    let page = identify(&command(1, 0), config, &set(), true).unwrap();
+    let page = identify(&command(1, 0), config, &set(), SHOWN).unwrap();
     IdentifyController::read_from_bytes(&page).unwrap()
 }
 
@@ -74,8 +79,19 @@ fn settings_show_and_do_not_overflow() {
     let id = controller(&extreme.clamped());
     assert_eq!((id.mdts, id.maxcmd, id.nn), (9, u16::MAX, 0xffff_fffd));
     assert_eq!(id.subnqn[255], 0);
-    assert!(id.oacs.doorbell_buffer_config());
-    let none = identify(&command(1, 0), &config(), &NamespaceSet::default(), false).unwrap();
+    let none = identify(
+        &command(1, 0),
+        &config(),
+        &NamespaceSet::default(),
+        Shown::default(),
+    )
+    .unwrap();
+    let buffers = Shown {
+        doorbell_buffers: true,
+        ..SHOWN
+    };
+    let page = identify(&command(1, 0), &config(), &set(), buffers).unwrap();
+    assert_eq!(page[257], 1, "OACS bit 8");
     let none = IdentifyController::read_from_bytes(&none).unwrap();
     assert_eq!(none.vwc.into_bits(), 0b110, "no disk has a cache");
 }
@@ -133,7 +149,7 @@ fn lists_go_on_above_the_nsid() {
             .map(|nsid| namespace(nsid, 1, Features::empty()))
             .collect(),
     );
-    let page = identify(&command(2, 0), &config(), &many, false).unwrap();
+    let page = identify(&command(2, 0), &config(), &many, SHOWN).unwrap();
     assert_eq!(page[4092..], 1024u32.to_le_bytes());
 }
 
@@ -149,7 +165,7 @@ fn descriptors_name_every_identifier() {
         [4, 1, 0, 0, 0, 0],
         "NVM command set, then the end"
     );
-    let inactive = identify(&command(3, 2), &config(), &set(), true);
+    let inactive = identify(&command(3, 2), &config(), &set(), SHOWN);
     assert_eq!(
         inactive.map_err(Status::code),
         Err(Status::INVALID_NAMESPACE_OR_FORMAT)

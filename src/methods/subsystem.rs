@@ -36,7 +36,7 @@ pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
 /// Namespaces of a subsystem unless more are asked for, as in SPDK.
 const DEFAULT_NAMESPACES: u32 = 32;
 /// Most namespaces: 0xffffffff means "all" (NVM Express Base 2.0, section 3.2.1.5), and Identify lists go one below.
-const MAX_NAMESPACES: u32 = 0xffff_fffe;
+const MAX_NAMESPACES: u32 = 0xffff_fffd;
 /// Highest controller ID (NVM Express Base 2.0, section 3.1.1: 0xfff0 and up are reserved).
 const MAX_CNTLID: u16 = 0xffef;
 

@@ -23,7 +23,7 @@ const MAX_QPAIRS: u16 = 511;
 /// Smallest transfer that must work: a page.
 const MIN_IO: u32 = 4096;
 /// Largest: what a namespace's channels take in one request.
-const MAX_IO: u32 = 4 << 20;
+const MAX_IO: u32 = 2 << 20;
 
 const MASKABLE_ONCS: &[&str] = &[
     "all", "nvmcmps", "nvmdsmsv", "nvmwzsv", "reservs", "nvmcpys",

@@ -1,0 +1,10 @@
+//! The daemon over its real sockets: its RPC methods, its life, and guests that see what operators change.
+
+mod bdevs;
+mod common;
+mod configuration;
+mod framework;
+mod guests;
+mod life;
+mod nvmf;
+mod spdk_client;

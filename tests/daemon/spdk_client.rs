@@ -1,0 +1,135 @@
+//! SPDK's own `rpc.py`, unmodified, drives the daemon. Needs a checkout of SPDK, named by `VTARGET_SPDK_DIR`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::common::{Daemon, NQN, directory, file};
+
+/// The client, or why it is not tried.
+fn client() -> Option<PathBuf> {
+    let Some(directory) = std::env::var_os("VTARGET_SPDK_DIR") else {
+        println!("skipped: VTARGET_SPDK_DIR names no checkout of SPDK");
+        return None;
+    };
+    let client = PathBuf::from(directory).join("scripts/rpc.py");
+    assert!(client.exists(), "{} is missing", client.display());
+    Some(client)
+}
+
+/// Runs one command of the client with this input; whether it worked, and what it printed.
+fn run(client: &Path, socket: &Path, line: &str, input: &str) -> (bool, String) {
+    let mut child = Command::new("python3")
+        .arg(client)
+        .arg("-s")
+        .arg(socket)
+        .args(line.split_whitespace())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("python3 runs");
+    let mut stdin = child.stdin.take().expect("its input");
+    // A command that takes no input may have ended already.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text)
+}
+
+#[test]
+fn spdks_client_drives_the_daemon() {
+    let Some(client) = client() else {
+        return;
+    };
+    let place = directory();
+    let daemon = Daemon::start(place.path(), &[]);
+    let socket = daemon.socket().to_owned();
+    let endpoint = place.path().join("vm");
+    std::fs::create_dir(&endpoint).expect("a directory");
+    let (first, second) = (
+        file(place.path(), "a.img", 1 << 20),
+        file(place.path(), "b.img", 1 << 20),
+    );
+    let (endpoint, first, second) = (endpoint.display(), first.display(), second.display());
+    let rpc = |line: &str| run(&client, &socket, line, "");
+    for (line, expected) in [
+        ("bdev_malloc_create 64 512", "Malloc0"),
+        (
+            "bdev_malloc_create 8 4096 -b M1 -u 6b0a9f7c-7d3c-4ad5-9b9c-8a0b4d8b2a01",
+            "M1",
+        ),
+        ("bdev_null_create N0 8 4096", "N0"),
+        ("bdev_null_resize N0 16", ""),
+        (&format!("bdev_uring_create {first} U0 512"), "U0"),
+        (&format!("bdev_aio_create {second} A0 512"), "A0"),
+        ("bdev_uring_rescan U0", ""),
+        ("bdev_aio_rescan A0", ""),
+        ("bdev_get_bdevs", "\"name\": \"A0\""),
+        ("bdev_get_bdevs -b Malloc0", "131072"),
+        ("bdev_wait_for_examine", ""),
+        ("nvmf_create_transport -t VFIOUSER", ""),
+        ("nvmf_get_transports", "VFIOUSER"),
+        (&format!("nvmf_create_subsystem {NQN} -a -s SN"), ""),
+        (&format!("nvmf_subsystem_add_ns {NQN} Malloc0"), ""),
+        (&format!("nvmf_subsystem_add_ns {NQN} U0 -n 5"), ""),
+        (
+            &format!("nvmf_subsystem_add_listener {NQN} -t VFIOUSER -a {endpoint} -s 0"),
+            "",
+        ),
+        ("nvmf_get_subsystems", NQN),
+        (&format!("nvmf_subsystem_get_listeners {NQN}"), "VFIOUSER"),
+        (&format!("nvmf_subsystem_get_controllers {NQN}"), "[]"),
+        (&format!("nvmf_subsystem_get_qpairs {NQN}"), "[]"),
+        (&format!("nvmf_subsystem_remove_ns {NQN} 5"), ""),
+        ("framework_get_subsystems", "nvmf"),
+        ("framework_get_reactors", "reactors"),
+        ("framework_wait_init", ""),
+        ("thread_get_stats", "threads"),
+        ("thread_get_pollers", "active_pollers"),
+        ("spdk_get_version", "vtarget"),
+        ("rpc_get_methods", "bdev_uring_create"),
+        ("log_set_level ERROR", ""),
+        ("log_get_level", "ERROR"),
+        ("log_set_print_level WARNING", ""),
+        ("bdev_get_iostat", "num_read_ops"),
+        ("notify_get_notifications", "bdev_register"),
+    ] {
+        let (worked, text) = rpc(line);
+        assert!(worked && text.contains(expected), "{line}: {text}");
+    }
+    for (line, code) in [
+        ("bdev_malloc_delete X", "-19"),
+        ("bdev_malloc_create 8 512 -b M1", "-17"),
+        ("nvmf_create_transport -t VFIOUSER", "-32603"),
+        ("nvmf_delete_subsystem nqn.x", "-32602"),
+        ("framework_start_init", "-1"),
+    ] {
+        let (worked, text) = rpc(line);
+        assert!(!worked && text.contains(code), "{line}: {text}");
+    }
+
+    // Saved by the client, loaded by the client into a daemon that waits for it.
+    let (worked, saved) = rpc("save_config");
+    assert!(worked, "{saved}");
+    let (worked, text) = rpc("spdk_kill_instance SIGTERM");
+    assert!(worked, "{text}");
+    let mut daemon = daemon;
+    assert_eq!(daemon.wait(), Some(0));
+    drop(daemon);
+    let daemon = Daemon::start(place.path(), &["--wait-for-rpc"]);
+    let (worked, text) = run(&client, &socket, "load_config", &saved);
+    assert!(worked, "{text}");
+    let (worked, again) = rpc("save_config");
+    assert!(worked, "{again}");
+    let (saved, again): (Value, Value) = (
+        serde_json::from_str(&saved).expect("JSON"),
+        serde_json::from_str(&again).expect("JSON"),
+    );
+    assert_eq!(saved, again);
+    daemon.stop();
+}

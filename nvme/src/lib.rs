@@ -14,6 +14,10 @@
 //! A [`QueueGroup`](shard) is the unit of ownership: it stays on its reactor for life, so the hot path has no lock, no
 //! allocation, no thread hop. The controller never touches an I/O queue; it sends messages.
 //!
+//! Where to look: `state` decides what CC, CSTS and resets do, `controller` carries it out and is the PCI function, `admin` executes
+//! admin commands, `model` is the controller as plain data, `shards` places queues and speaks to `shard`, which serves them;
+//! `messages` is everything the two sides say to each other.
+//!
 //! What it does not do: fabrics, SR-IOV, a controller memory buffer, persistent memory region.
 #![forbid(unsafe_code)]
 

@@ -377,6 +377,3 @@ impl Range {
         Ok(Self { lba, blocks, bytes })
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -43,3 +43,7 @@ pub use config::ControllerConfig;
 pub use controller::Controller;
 pub use handle::{ControllerHandle, ControllerSnapshot, QueueSnapshot};
 pub use namespace::{Namespace, NamespaceSet};
+
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: testkit::alloc::CountingAllocator = testkit::alloc::CountingAllocator;

@@ -296,7 +296,7 @@ impl CompletionQueue {
     }
 
     /// Places that [`CompletionQueue::reserve`] would give, by the last look at the doorbell.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn room(&self) -> u32 {
         self.room
     }

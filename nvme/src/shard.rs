@@ -45,6 +45,8 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 /// With shadow doorbells: idle for so long, a guest is asked to ring instead of being polled. A ring costs the guest
 /// a trap, so short pauses must not lead to it.
 const ARM_AFTER: Duration = Duration::from_millis(2);
+/// An interrupt that is due within this time limits the reactor's sleep by itself.
+const NEAR: Duration = Duration::from_micros(50);
 /// Passes between looks for a controller that died without a word.
 const ORPHAN_PASSES: u32 = 4096;
 
@@ -318,20 +320,28 @@ impl Poller for Shard {
 
     fn idle(&self) -> Idle {
         let mut groups = self.groups.iter().flatten();
-        let deadline = groups
-            .clone()
-            .filter_map(QueueGroup::interrupt_deadline)
-            .min();
-        if let Some(deadline) = deadline {
-            let left = deadline.saturating_sub(ticks());
-            let nanos = u128::from(left) * 1_000_000_000 / u128::from(reactor::tick_rate());
-            return Idle::Within(Duration::from_nanos(
-                u64::try_from(nanos).unwrap_or(u64::MAX),
-            ));
-        }
-        if groups.next().is_none() || self.armed || self.stops > 0 {
+        let deadlines = groups.clone().filter_map(QueueGroup::interrupt_deadline);
+        let left = deadlines
+            .min()
+            .map(|deadline| duration_of(deadline.saturating_sub(ticks())));
+        if groups.next().is_none() || self.stops > 0 {
             return Idle::UntilEvent;
         }
-        Idle::Bounded
+        match left {
+            // The guest rings, so only the interrupt that is held back has its time.
+            Some(left) if self.armed => Idle::Within(left),
+            // Far off: doorbells must be looked at before.
+            Some(left) if left < NEAR => Idle::Within(left),
+            None if self.armed => Idle::UntilEvent,
+            _ => Idle::Bounded,
+        }
     }
 }
+
+fn duration_of(ticks: u64) -> Duration {
+    let nanos = u128::from(ticks) * 1_000_000_000 / u128::from(reactor::tick_rate());
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests;

@@ -29,12 +29,18 @@ pub(crate) struct Bucket {
     pub(crate) len: usize,
 }
 
-/// The bit buckets of a read, in order.
+/// The bit buckets of a read, in order. One pointer, since hardly any command has some.
 #[derive(Debug, Default)]
-pub(crate) struct Buckets(Option<Box<Vec<Bucket>>>);
+pub(crate) struct Buckets(Option<Box<List>>);
+
+#[derive(Debug, Default)]
+struct List {
+    buckets: [Bucket; MAX_BUCKETS],
+    count: usize,
+}
 
 impl Buckets {
-    /// Whether everything goes somewhere: all but exotic commands.
+    /// Whether everything goes somewhere.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
@@ -42,17 +48,15 @@ impl Buckets {
 
     /// All, in order.
     pub(crate) fn as_slice(&self) -> &[Bucket] {
-        self.0.as_ref().map_or(&[], |buckets| buckets.as_slice())
+        let list = self.0.as_deref();
+        list.and_then(|list| list.buckets.get(..list.count))
+            .unwrap_or_default()
     }
 
     fn push(&mut self, bucket: Bucket) -> Result<(), DataError> {
-        let buckets = self
-            .0
-            .get_or_insert_with(|| Box::new(Vec::with_capacity(MAX_BUCKETS)));
-        if buckets.len() == MAX_BUCKETS {
-            return Err(TOO_MANY);
-        }
-        buckets.push(bucket);
+        let list = self.0.get_or_insert_default();
+        *list.buckets.get_mut(list.count).ok_or(TOO_MANY)? = bucket;
+        list.count += 1;
         Ok(())
     }
 }

@@ -124,14 +124,23 @@ impl Doorbells {
         self.store_shadow(qid, head_offset(qid), 0);
     }
 
-    /// Puts the value that a submission queue has when shadow doorbells come into use: the guest compares with it.
+    /// Puts the value that a submission queue has into its doorbell when shadow doorbells come into use or go out of it:
+    /// what the new place held before means nothing.
     pub(crate) fn adopt_tail(&self, qid: u16, tail: u32) {
-        self.store_shadow(qid, tail_offset(qid), tail);
+        self.adopt(qid, tail_offset(qid), tail);
     }
 
     /// As [`Doorbells::adopt_tail`] for a completion queue.
     pub(crate) fn adopt_head(&self, qid: u16, head: u32) {
-        self.store_shadow(qid, head_offset(qid), head);
+        self.adopt(qid, head_offset(qid), head);
+    }
+
+    fn adopt(&self, qid: u16, offset: usize, value: u32) {
+        if self.has_shadow() {
+            self.store_shadow(qid, offset, value);
+        } else {
+            self.page.store_u32(offset, value);
+        }
     }
 
     fn store_shadow(&self, qid: u16, offset: usize, value: u32) {

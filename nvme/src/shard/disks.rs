@@ -49,11 +49,6 @@ impl Disk {
         self.features = info.features;
     }
 
-    /// Namespace ID.
-    pub(crate) fn nsid(&self) -> u32 {
-        self.nsid
-    }
-
     /// The disk's name, for the operator.
     pub(crate) fn name(&self) -> String {
         self.bdev.info().name

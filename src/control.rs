@@ -44,6 +44,8 @@ pub(crate) enum Message {
     StartupReplayed,
     /// The rest is done, or failed.
     Replayed(Result<(), String>),
+    /// The command line needs a transport: make one if there is none.
+    DefaultTransport,
     /// A signal that asks to end.
     Signal(i32),
     /// A client of a listener got its controller, which shows these namespaces.
@@ -186,6 +188,7 @@ impl Control {
             }
             Message::StartupReplayed => self.initialize(None),
             Message::Replayed(outcome) => self.initialized(outcome),
+            Message::DefaultTransport => self.nvmf.default_transport(),
             Message::Signal(signal) => self.signalled(signal),
             Message::Connected {
                 listener,

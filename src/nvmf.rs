@@ -206,11 +206,21 @@ impl Subsystem {
 #[derive(Debug, Default)]
 pub(crate) struct Nvmf {
     pub(crate) transport: Option<Transport>,
+    /// The transport was not asked for, so `nvmf_create_transport` may still replace it.
+    pub(crate) transport_is_default: bool,
     pub(crate) subsystems: Vec<Subsystem>,
     last_listener: u64,
 }
 
 impl Nvmf {
+    /// Makes a transport for disks of the command line, if there is none.
+    pub(crate) fn default_transport(&mut self) {
+        if self.transport.is_none() {
+            self.transport = Some(Transport::default());
+            self.transport_is_default = true;
+        }
+    }
+
     /// The subsystem with this NQN, if it is not on its way out.
     ///
     /// # Errors
@@ -246,7 +256,7 @@ impl Nvmf {
             let Some(listener) = subsystem.listeners.iter_mut().find(|it| it.id == id) else {
                 continue;
             };
-            tracing::info!(endpoint = listener.address.traddr, "a client has connected");
+            tracing::debug!(endpoint = listener.address.traddr, "a client has connected");
             if !Arc::ptr_eq(&shown, namespaces) {
                 // It was made just before the namespaces changed.
                 controller.set_namespaces(shown, Ack::with(|| {}));

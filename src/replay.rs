@@ -52,6 +52,9 @@ impl Replay {
                 return Err("the daemon ended before it was initialized".to_owned());
             }
             self.replay(runtime)?;
+            if !self.extra.is_empty() {
+                let _ = self.control.send(Message::DefaultTransport);
+            }
             for (method, params) in std::mem::take(&mut self.extra) {
                 self.call(method, params.into())
                     .map_err(|error| format!("{method}: {error}"))?;

@@ -87,7 +87,6 @@ impl Quick {
             };
             bdevs.push(name);
         }
-        calls.push(("nvmf_create_transport", json!({"trtype": "VFIOUSER"})));
         let subsystem = json!({
             "nqn": nqn, "allow_any_host": true, "serial_number": serial(&subsystem), "enable_nssr": true,
             "max_namespaces": bdevs.len().max(32),

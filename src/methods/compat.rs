@@ -44,6 +44,15 @@ pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
             params.expect_none()?;
             Ok(json!({}))
         })?
+        .method(
+            "framework_monitor_context_switch",
+            When::Runtime,
+            |_, params| {
+                params.decode::<Enabled>(NVMF)?.refuse()?;
+                Ok(json!({"enabled": false}))
+            },
+        )?
+        .method("log_enable_timestamps", When::Runtime, log_timestamps)?
         .method("framework_get_pci_devices", When::Runtime, |_, params| {
             params.expect_none()?;
             Ok(json!([]))
@@ -273,6 +282,34 @@ fn get_scheduler(control: &mut Control, params: Params) -> Result<Value, RpcErro
         }
     }
     Ok(members)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Enabled {
+    enabled: Option<bool>,
+}
+
+impl Enabled {
+    fn refuse(&self) -> Result<(), RpcError> {
+        if self.enabled != Some(true) {
+            return Ok(());
+        }
+        let reason = "context switches are not watched here: perf stat and pidstat -w do it";
+        Err(RpcError::errno(Errno::EOPNOTSUPP, reason))
+    }
+}
+
+/// Every line has its time here.
+fn log_timestamps(_: &mut Control, params: Params) -> Result<Value, RpcError> {
+    match params.decode::<Enabled>(NVMF)?.enabled {
+        Some(true) => done(),
+        Some(false) => {
+            let reason = "log lines always have their time here";
+            Err(RpcError::errno(Errno::EOPNOTSUPP, reason))
+        }
+        None => Err(RpcError::invalid_params("missing field `enabled`")),
+    }
 }
 
 #[derive(Deserialize, Serialize)]

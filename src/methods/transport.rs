@@ -44,11 +44,12 @@ fn create(control: &mut Control, params: Params) -> Result<Value, RpcError> {
     check_trtype(&wanted.trtype)?;
     let transport: Transport = Params::from(Value::Object(wanted.options)).decode(NVMF)?;
     check(&transport).map_err(|reason| internal("Failed to create transport", reason))?;
-    if control.nvmf.transport.is_some() {
+    if control.nvmf.transport.is_some() && !control.nvmf.transport_is_default {
         let text = format!("Transport type '{}' already exists", wanted.trtype);
         return Err(RpcError::new(rpc::code::INTERNAL, text));
     }
     control.nvmf.transport = Some(transport);
+    control.nvmf.transport_is_default = false;
     done()
 }
 

@@ -171,6 +171,9 @@ fn log_levels_can_be_changed() {
         "notice",
     );
     daemon.refused("log_set_level", Value::Null, DECODE, "level");
+    let timestamps = "log_enable_timestamps";
+    assert_eq!(daemon.ok(timestamps, json!({"enabled": true})), true);
+    daemon.refused(timestamps, json!({"enabled": false}), -95, "always");
     assert_eq!(daemon.ok("log_set_flag", json!({"flag": "nvmf"})), true);
     let flags = daemon.ok("log_get_flags", Value::Null);
     assert_eq!(flags["nvmf"], true);

@@ -1,8 +1,8 @@
 //! SPDK's own `rpc.py`, unmodified, drives the daemon. Needs a checkout of SPDK, named by `VTARGET_SPDK_DIR`.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
@@ -41,6 +41,59 @@ fn run(client: &Path, socket: &Path, line: &str, input: &str) -> (bool, String) 
     (output.status.success(), text)
 }
 
+/// The client as a coprocess that takes one command per line, as SPDK's own tests use it: starting it anew takes a second.
+struct Coprocess {
+    child: Child,
+    stdin: ChildStdin,
+    out: BufReader<ChildStdout>,
+    socket: PathBuf,
+}
+
+impl Coprocess {
+    fn start(client: &Path, socket: &Path) -> Self {
+        let mut child = Command::new("python3")
+            .arg(client)
+            .arg("--server")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 runs");
+        let stdin = child.stdin.take().expect("its input");
+        let out = BufReader::new(child.stdout.take().expect("its output"));
+        let socket = socket.to_owned();
+        Self {
+            child,
+            stdin,
+            out,
+            socket,
+        }
+    }
+
+    /// Runs one command; whether it worked, and what it printed.
+    fn run(&mut self, line: &str) -> (bool, String) {
+        let socket = self.socket.display();
+        writeln!(self.stdin, "-s {socket} {line}").expect("it reads");
+        let mut text = String::new();
+        loop {
+            let mut line = String::new();
+            let read = self.out.read_line(&mut line).expect("its output");
+            assert!(read > 0, "the client has ended: {text}");
+            match line.trim_end() {
+                "**STATUS=0" => return (true, text),
+                "**STATUS=1" => return (false, text),
+                _ => text.push_str(&line),
+            }
+        }
+    }
+}
+
+impl Drop for Coprocess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
 fn spdks_client_drives_the_daemon() {
     let Some(client) = client() else {
@@ -56,7 +109,7 @@ fn spdks_client_drives_the_daemon() {
         file(place.path(), "b.img", 1 << 20),
     );
     let (endpoint, first, second) = (endpoint.display(), first.display(), second.display());
-    let rpc = |line: &str| run(&client, &socket, line, "");
+    let mut coprocess = Coprocess::start(&client, &socket);
     for (line, expected) in [
         ("bdev_malloc_create 64 512", "Malloc0"),
         (
@@ -99,9 +152,11 @@ fn spdks_client_drives_the_daemon() {
         ("bdev_get_iostat", "num_read_ops"),
         ("notify_get_notifications", "bdev_register"),
     ] {
-        let (worked, text) = rpc(line);
+        let (worked, text) = coprocess.run(line);
         assert!(worked && text.contains(expected), "{line}: {text}");
     }
+    drop(coprocess);
+    let rpc = |line: &str| run(&client, &socket, line, "");
     for (line, code) in [
         ("bdev_malloc_delete X", "-19"),
         ("bdev_malloc_create 8 512 -b M1", "-17"),

@@ -120,6 +120,7 @@ impl Framer {
                 return Some(Err(error));
             }
             match step {
+                Ok(Step::NumberEnd) => self.len = 0,
                 Ok(Step::Container) => {
                     self.len = 0;
                     let mut frame = std::mem::take(&mut self.partial);

@@ -28,9 +28,10 @@ impl fmt::Display for SyntaxError {
 /// What the bytes taken by one [`Scanner::push`] amount to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// They belong to no value that is still wanted: white space, or the rest of a number that
-    /// was reported already.
+    /// White space between values.
     Skipped,
+    /// The rest of a top-level number, which was reported already, ends with them; there may be none.
+    NumberEnd,
     /// They continue a value, and the input is used up.
     More,
     /// The last of them ends a top-level object or array.
@@ -160,8 +161,7 @@ impl Scanner {
 
     /// Takes bytes until a value ends, a run of skipped bytes ends, or the input does. Returns how
     /// many were taken; of an error, the last one taken is the offender. Takes at least one byte
-    /// of a non-empty input, except that the end of a top-level number may be reported as a
-    /// `Skipped` of none.
+    /// of a non-empty input, but for a `NumberEnd`.
     pub(super) fn push(&mut self, input: &[u8]) -> (usize, Result<Step, Fault>) {
         let mut at = 0;
         while let Some(&byte) = input.get(at) {
@@ -195,7 +195,7 @@ impl Scanner {
                     // The byte is the next state's to judge.
                     Ok(None) if self.depth == 0 => {
                         self.state = State::Idle;
-                        return (at, Ok(Step::Skipped));
+                        return (at, Ok(Step::NumberEnd));
                     }
                     Ok(None) => self.state = State::CommaOrEnd,
                 },

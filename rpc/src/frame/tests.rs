@@ -197,6 +197,21 @@ fn bytes_are_limited_and_an_endless_message_is_not_kept() {
 }
 
 #[test]
+fn a_number_is_too_long_in_any_pieces() {
+    let limits = FrameLimits {
+        bytes: 16,
+        values: 16,
+    };
+    // Pre-fix, its length counted only where a piece ended within it: at once, a number of any length was taken.
+    let text = format!("{} []", "4".repeat(100));
+    for size in [1, 13, 99, 100, 101, 200] {
+        let (events, _) = feed(limits, text.as_bytes().chunks(size));
+        let too_long = [Ok(Frame::Scalar), Err(FrameError::TooLong(16))];
+        assert_eq!(events, too_long, "in pieces of {size}");
+    }
+}
+
+#[test]
 fn an_end_within_a_message_is_noticed() {
     for (text, truncated) in [
         ("", false),

@@ -208,7 +208,8 @@ impl MapView {
     /// A ring at `iova..iova + len`, resolved once. It may lie across regions.
     ///
     /// # Errors
-    /// [`Fault`] if any byte lacks the right, or `iova` is not a multiple of 16.
+    /// [`Fault`] if any byte lacks the right, if the ring does not lie at a multiple of 16 in our memory, or if a region border
+    /// does not lie at a multiple of 64 both in the ring and in our memory.
     pub fn window(&self, iova: u64, len: usize, access: Access) -> Result<Window, Fault> {
         let mut pieces = Vec::with_capacity(1);
         let mut start = 0usize;
@@ -216,11 +217,11 @@ impl MapView {
             pieces.push(Piece { start, host, len });
             start += len;
         })?;
-        // Every element of a ring is a power of two in size and aligned to it as long as each piece starts and ends on such a boundary;
-        // a region border inside an element would tear it.
+        // Every element of a ring is a power of two in size, at most 64 bytes, and aligned to it. A region border inside an
+        // element would tear it, and a region that lies askew would misalign all elements behind the border.
         let torn = pieces
             .iter()
-            .any(|p| !(p.host as usize).is_multiple_of(64) && p.start > 0);
+            .any(|p| p.start > 0 && !(p.host as usize | p.start).is_multiple_of(64));
         let misaligned = pieces
             .first()
             .is_some_and(|p| !(p.host as usize).is_multiple_of(16));

@@ -119,3 +119,23 @@ fn a_window_may_lie_across_regions_but_not_outside() {
     assert!(view.window(0x8000, 0x40, RW).is_err(), "read-only");
     assert!(view.window(0x1000, 0, RW).is_err());
 }
+
+#[test]
+fn a_region_border_inside_an_element_is_refused() {
+    let (low, high) = (
+        SharedMemory::new(c"low", 0x1004).unwrap(),
+        SharedMemory::new(c"high", 0x1000).unwrap(),
+    );
+    let map = DmaMap::empty()
+        .with(region(0x1000, &low, RW))
+        .and_then(|map| map.with(region(0x2004, &high, RW)))
+        .unwrap();
+    // Pre-fix, only the second region's place in our memory was looked at, and every value behind the border was accessed at
+    // an address 4 bytes off its alignment.
+    let view = MapView::new(map);
+    assert_eq!(
+        view.window(0x1f80, 0x100, RW).err(),
+        Some(Fault { iova: 0x1f80 })
+    );
+    assert!(view.window(0x1f80, 0x84, RW).is_ok());
+}

@@ -1,0 +1,56 @@
+//! The substance of the fuzz targets, as ordinary code with ordinary tests.
+//!
+//! A target in `fuzz/targets` hands its input to the module here that bears its name. Each module has
+//!
+//! * `run(data)`, which turns any bytes into something a peer might do, does it, and panics where the code under test
+//!   answers differently from the module's oracle;
+//! * `seeds()`, inputs to start from, made rather than stored: the repository holds no corpus.
+//!
+//! | target | under test | oracle |
+//! | --- | --- | --- |
+//! | [`vfio_user`] | framing with descriptors, request decoding, replies | a second framer over the whole stream; the requests' documented guarantees |
+//! | [`rpc_frame`] | cutting JSON out of a stream | a recursive parser, `serde_json`, other splits of the same stream |
+//! | [`rpc_config`] | the configuration file's parser | what moving and blanking text may change; `serde_json` |
+//! | [`pci`] | configuration space, MSI-X table, interrupts | invariants of the specification; byte-wise writes; a model of eventfds |
+//! | [`guest_memory`] | maps, views, windows, scatter lists, leases | a byte array per file and a list of who holds what |
+//!
+//! An empty input is a valid one everywhere, and short inputs do something sensible: what is missing reads as zero, and
+//! zero is the ordinary choice.
+#![forbid(unsafe_code)]
+
+pub mod guest_memory;
+pub mod noise;
+pub mod pci;
+pub mod rpc_config;
+pub mod rpc_frame;
+pub mod vfio_user;
+
+/// One input to start from, with the name of its file.
+pub type Seed = (String, Vec<u8>);
+
+/// One fuzz target.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Name of its binary and of its module.
+    pub name: &'static str,
+    /// Runs one input; panics on a finding.
+    pub run: fn(&[u8]),
+    /// Makes the inputs to start from.
+    pub seeds: fn() -> Vec<Seed>,
+}
+
+macro_rules! targets {
+    ($($name:ident),* $(,)?) => {
+        &[$(Target {
+            name: stringify!($name),
+            run: $name::run,
+            seeds: $name::seeds,
+        }),*]
+    };
+}
+
+/// All of them.
+pub const TARGETS: &[Target] = targets![vfio_user, rpc_frame, rpc_config, pci, guest_memory];
+
+#[cfg(test)]
+mod tests;

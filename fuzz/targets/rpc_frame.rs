@@ -1,0 +1,4 @@
+//! See `fuzz_model::rpc_frame`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz_model::rpc_frame::run(data));

@@ -6,6 +6,7 @@ mod common;
 mod configuration;
 mod framework;
 mod guests;
+mod hostile;
 mod life;
 mod nvmf;
 mod spdk_client;

@@ -163,10 +163,6 @@ impl Shard {
         self.faults = fault::count();
         if !self.halted && self.env.view.map().poisoned().is_some() {
             self.halted = true;
-            tracing::error!(
-                controller = %self.env.report.label,
-                "the client truncated its memory under us; its controller fails"
-            );
             self.env.report.tell(FromShard::Fatal {
                 cause: "the client truncated its memory",
             });

@@ -203,12 +203,15 @@ impl Controller {
 
     /// Fails the controller for a cause that the operator must know.
     pub(crate) fn fail(&mut self, cx: &mut Cx, cause: &str) {
-        guest_warn!(
-            self.limit,
-            endpoint = self.config.label,
-            cause,
-            "controller failed; the guest must reset it"
-        );
+        // Every shard that meets the same trouble reports it; the operator hears of it once.
+        if !self.model.state.csts().cfs() {
+            guest_warn!(
+                self.limit,
+                endpoint = self.config.label,
+                cause,
+                "controller failed; the guest must reset it"
+            );
+        }
         self.step(cx, Event::Fatal);
     }
 

@@ -188,3 +188,42 @@ fn spdks_client_drives_the_daemon() {
     assert_eq!(saved, again);
     daemon.stop();
 }
+
+/// SPDK's initiator needs no hugepages for this; it is only there if the checkout has been built.
+#[test]
+fn spdks_initiator_uses_a_disk() {
+    let Some(tool) = client().and_then(|script| {
+        let built = script.parent()?.parent()?.join("build/bin/spdk_nvme_perf");
+        built.exists().then_some(built)
+    }) else {
+        println!("skipped: no built checkout of SPDK");
+        return;
+    };
+    let place = directory();
+    let mut daemon = Daemon::start(place.path(), &[]);
+    daemon.subsystem();
+    daemon.malloc("disk");
+    daemon.add_ns("disk");
+    let home = place.path().join("vm");
+    daemon.listen(&home);
+    let target = format!(
+        "trtype:VFIOUSER traddr:{} subnqn:{}",
+        home.display(),
+        crate::common::NQN
+    );
+    let load = "-q 16 -o 8192 -w randrw -M 50 -t 1 -c 0x1 -s 64 --no-huge -r";
+    let output = Command::new(tool)
+        .args(load.split(' '))
+        .arg(target)
+        .output()
+        .expect("SPDK's initiator starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let total = text.lines().find_map(|line| line.strip_prefix("Total"));
+    let rate = total.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
+    assert!(
+        output.status.success() && rate.is_some_and(|rate| rate > 0.0),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    daemon.stop();
+}

@@ -1,7 +1,7 @@
 //! I/O commands: from a submission queue entry to a request for a disk, or to the status that refuses it.
 //!
 //! Everything is checked before anything has an effect. A command becomes one request ([`Ready`]); the few that need
-//! several, or something to be done after the last, carry a [`Plan`](plan::Plan).
+//! several, or something to be done after the last, carry a plan (module `plan`).
 
 mod plan;
 mod status;

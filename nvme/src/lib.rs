@@ -11,7 +11,7 @@
 //!                                                              tail ► SQE by value ► validate ► PRP/SGL ► Segments
 //!                                                              ► Channel::submit ► … ► CQE in one store ► Vector::signal
 //! ```
-//! A [`QueueGroup`](shard) is the unit of ownership: it stays on its reactor for life, so the hot path has no lock, no
+//! A `QueueGroup` (module `shard`) is the unit of ownership: it stays on its reactor for life, so the hot path has no lock, no
 //! allocation, no thread hop. The controller never touches an I/O queue; it sends messages.
 //!
 //! Where to look: `state` decides what CC, CSTS and resets do, `controller` carries it out and is the PCI function, `admin` executes

@@ -72,7 +72,7 @@ impl Cx {
         &self.handle
     }
 
-    /// The poller that is running, for [`crate::Reactor::poller_mut`]-style bookkeeping in messages.
+    /// The poller that is running, for messages that must find it again.
     #[must_use]
     pub fn poller(&self) -> PollerKey {
         self.current

@@ -27,7 +27,7 @@ Then, for example:
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ServeArgs {
-    /// Processors to run reactors on: a hexadecimal mask (0x6) or a list ([1,2] or 1-2). A given mask pins each reactor to its
+    /// Processors to run reactors on: a hexadecimal mask (0x6) or a list (`[1,2]` or 1-2). A given mask pins each reactor to its
     /// processor; without one, a single reactor goes where the system puts it
     #[arg(short = 'm', long, visible_alias = "lcores", value_name = "MASK")]
     pub(crate) cpumask: Option<String>,

@@ -77,7 +77,7 @@ impl Disk {
         self.leaving.is_some()
     }
 
-    /// The data half; `None` before [`Disk::open`].
+    /// The data half; `None` before it is opened.
     #[inline]
     pub(crate) fn channel(&mut self) -> Option<&mut (dyn Channel + 'static)> {
         self.channel.as_deref_mut()

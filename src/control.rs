@@ -292,3 +292,6 @@ pub(crate) fn reply_done(_: &mut Control, responder: Option<Responder>) {
 pub(crate) fn done() -> Result<serde_json::Value, RpcError> {
     Ok(json!(true))
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     } else {
         Level::Notice
     };
-    let mut logging = Logging::start(level);
+    let mut logging = Logging::start(level).map_err(|reason| anyhow!(reason))?;
     for flag in &args.logflag {
         if !logging.set_flag(flag, true) {
             bail!("-L {flag}: there is no such flag; `vtarget rpc log_get_flags` lists them");

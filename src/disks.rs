@@ -7,6 +7,7 @@ use bdev::{Bdev, BdevInfo, SharedBdev};
 use nix::errno::Errno;
 use rpc::{Responder, RpcError};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 /// Which methods a disk belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,9 @@ pub(crate) struct Hints {
 #[derive(Debug)]
 pub(crate) struct Disk {
     pub(crate) bdev: SharedBdev,
+    /// What it is called, kept here because every look-up asks.
+    pub(crate) name: String,
+    pub(crate) uuid: Uuid,
     pub(crate) kind: Kind,
     /// The call that makes it again: method and parameters.
     pub(crate) method: &'static str,
@@ -47,6 +51,10 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
+    fn is_called(&self, name: &str, uuid: Option<Uuid>) -> bool {
+        self.name == name || uuid == Some(self.uuid)
+    }
+
     /// Its call for a configuration, with its present size.
     pub(crate) fn to_call(&self) -> Value {
         let mut params = self.params.clone();
@@ -86,12 +94,7 @@ fn exists(name: &str) -> RpcError {
 }
 
 fn is_called(info: &BdevInfo, name: &str) -> bool {
-    info.name == name
-        || info
-            .uuid
-            .hyphenated()
-            .to_string()
-            .eq_ignore_ascii_case(name)
+    info.name == name || crate::nvmf::parse_uuid(name) == Some(info.uuid)
 }
 
 impl Disks {
@@ -105,17 +108,19 @@ impl Disks {
     /// # Errors
     /// `-ENODEV`.
     pub(crate) fn find(&self, name: &str) -> Result<&Disk, RpcError> {
+        let uuid = crate::nvmf::parse_uuid(name);
         let mut disks = self.disks.iter();
         disks
-            .find(|disk| is_called(&disk.bdev.info(), name))
+            .find(|disk| disk.is_called(name, uuid))
             .ok_or_else(|| no_such(name))
     }
 
     /// As [`Disks::find`], to change what is known about it.
     pub(crate) fn find_mut(&mut self, name: &str) -> Result<&mut Disk, RpcError> {
+        let uuid = crate::nvmf::parse_uuid(name);
         let mut disks = self.disks.iter_mut();
         disks
-            .find(|disk| is_called(&disk.bdev.info(), name))
+            .find(|disk| disk.is_called(name, uuid))
             .ok_or_else(|| no_such(name))
     }
 
@@ -164,9 +169,8 @@ impl Disks {
     /// # Errors
     /// `-EEXIST` if its name or UUID is taken.
     pub(crate) fn add(&mut self, disk: Disk) -> Result<(), RpcError> {
-        let info = disk.bdev.info();
-        let uuid = info.uuid.hyphenated().to_string();
-        for name in [&info.name, &uuid] {
+        let uuid = disk.uuid.hyphenated().to_string();
+        for name in [&disk.name, &uuid] {
             if self.find(name).is_ok() {
                 return Err(exists(name));
             }
@@ -180,15 +184,14 @@ impl Disks {
 
     /// Takes a disk out, but keeps its name and UUID until they are [released](Self::release).
     pub(crate) fn take(&mut self, name: &str) -> Result<Disk, RpcError> {
-        let at = self
-            .disks
-            .iter()
-            .position(|disk| is_called(&disk.bdev.info(), name))
+        let uuid = crate::nvmf::parse_uuid(name);
+        let mut disks = self.disks.iter();
+        let at = disks
+            .position(|disk| disk.is_called(name, uuid))
             .ok_or_else(|| no_such(name))?;
         let disk = self.disks.remove(at);
-        let info = disk.bdev.info();
-        self.reserved.insert(info.name);
-        self.reserved.insert(info.uuid.hyphenated().to_string());
+        self.reserved.insert(disk.name.clone());
+        self.reserved.insert(disk.uuid.hyphenated().to_string());
         Ok(disk)
     }
 
@@ -227,6 +230,11 @@ impl Disks {
     pub(crate) fn give_up(&mut self, id: u64) -> Option<Responder> {
         let at = self.waiting.iter().position(|waiting| waiting.id == id)?;
         Some(self.waiting.remove(at).responder)
+    }
+
+    /// Lets go of all calls that wait: no disk will come any more.
+    pub(crate) fn abandon(&mut self) {
+        self.waiting.clear();
     }
 
     /// The calls that waited for this disk.

@@ -66,11 +66,15 @@ pub(crate) struct Logging {
 
 impl Logging {
     /// Starts logging. `VTARGET_LOG` (tracing's filter syntax) overrides the level until it is changed.
-    pub(crate) fn start(print_level: Level) -> Self {
-        let directives = std::env::var("VTARGET_LOG").ok();
-        let filter = directives
-            .and_then(|directives| EnvFilter::try_new(directives).ok())
-            .unwrap_or_else(|| filter(print_level, &BTreeSet::new()));
+    ///
+    /// # Errors
+    /// `VTARGET_LOG` cannot be understood.
+    pub(crate) fn start(print_level: Level) -> Result<Self, String> {
+        let filter = match std::env::var("VTARGET_LOG") {
+            Ok(directives) => EnvFilter::try_new(&directives)
+                .map_err(|error| format!("VTARGET_LOG={directives}: {error}"))?,
+            Err(_) => filter(print_level, &BTreeSet::new()),
+        };
         let (filter, handle) = reload::Layer::new(filter);
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
@@ -80,12 +84,12 @@ impl Logging {
             .with(filter)
             .with(lines)
             .try_init();
-        Self {
+        Ok(Self {
             filter: handle,
             level: Level::Notice,
             print_level,
             flags: BTreeSet::new(),
-        }
+        })
     }
 
     /// What standard error gets.

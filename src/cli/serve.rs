@@ -20,6 +20,8 @@ Examples:
   vtarget serve -m 0xc -r /run/vtarget.sock        reactors on processors 2 and 3; set up by RPC
   vtarget serve -c saved.json                      what `rpc.py save_config` wrote
 
+VTARGET_LOG=debug (or vfio_user=trace,nvme=debug, …) makes the log say more.
+
 Then, for example:
   vtarget rpc bdev_get_bdevs
   vtarget rpc bdev_malloc_create name=disk1 block_size=512 num_blocks=131072";

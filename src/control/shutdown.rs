@@ -44,12 +44,17 @@ impl Control {
         drop(ack);
         self.after(PATIENCE, |control| {
             tracing::error!("guests' I/O has not ended in time; ending without it");
+            control.ending = Some(Ending { orderly: false });
             control.ended = true;
         });
     }
 
     /// Ends the RPC socket: calls that are being answered are, and its files are removed.
     pub(crate) fn close_rpc(&mut self) {
+        // Calls that wait for what will not come are answered now, or the socket would wait for them.
+        self.disks.abandon();
+        self.init.waiting.clear();
+        self.waits.abandon();
         drop(self.server.take());
         if let Some(server) = self.serving.take() {
             server.shutdown(Duration::from_secs(1));

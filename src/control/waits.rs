@@ -27,6 +27,13 @@ pub(super) struct Waits {
     last: u64,
 }
 
+impl Waits {
+    /// Lets go of everything: whoever waits is told so.
+    pub(super) fn abandon(&mut self) {
+        self.waits.clear();
+    }
+}
+
 impl Control {
     /// A token to give to all who must finish something. When the last clone is dropped, `done` runs here and gets `responder`
     /// to answer. If that takes longer than `timeout`, `responder` is answered with `late`, and `done` runs in its time without.

@@ -192,9 +192,12 @@ fn add(
     params: Value,
     hints: Hints,
 ) -> Result<Value, RpcError> {
-    let name = bdev.info().name;
+    let info = bdev.info();
+    let name = info.name.clone();
     control.disks.add(Disk {
         bdev,
+        name: info.name,
+        uuid: info.uuid,
         kind,
         method,
         params,

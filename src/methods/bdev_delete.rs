@@ -71,7 +71,7 @@ fn delete(control: &mut Control, params: Params, responder: Responder, kind: Kin
         Ok(disk) => disk,
         Err(error) => return responder.err(error),
     };
-    let name = disk.bdev.info().name;
+    let name = disk.name.clone();
     control.notifications.push("bdev_unregister", name.as_str());
     let Some(claim) = disk.claim.take() else {
         return close(control, disk, Some(responder));
@@ -96,12 +96,12 @@ fn delete(control: &mut Control, params: Params, responder: Responder, kind: Kin
 
 /// Closes a disk. Giving much memory back, or closing a file, may take its time: a helper does it.
 fn close(control: &mut Control, disk: Disk, responder: Option<Responder>) {
-    let info = disk.bdev.info();
+    let (name, uuid) = (disk.name.clone(), disk.uuid);
     control.help(
         move || drop(disk),
         move |control, _| {
-            control.disks.release(&info.name);
-            control.disks.release(&info.uuid.hyphenated().to_string());
+            control.disks.release(&name);
+            control.disks.release(&uuid.hyphenated().to_string());
             if let Some(responder) = responder {
                 responder.ok(true);
             }

@@ -177,12 +177,22 @@ fn signals_end_it_in_order() {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let place = directory();
         let mut daemon = Daemon::start(place.path(), &[]);
+        // Somebody who waits for what will not come is no reason to stay.
+        let mut waiting = daemon.connect();
+        let waiter = std::thread::spawn(move || {
+            waiting.call("bdev_get_bdevs", json!({"name": "x", "timeout": 600_000}))
+        });
         daemon.signal(Signal::SIGUSR1);
         assert_eq!(daemon.ok("framework_wait_init", Value::Null), true);
         daemon.signal(signal);
         assert_eq!(daemon.wait(), Some(0), "{signal}");
         assert!(!daemon.socket().exists());
+        assert!(waiter.join().expect("no panic").is_err());
     }
+    let place = directory();
+    let mut daemon = Daemon::start(place.path(), &["--wait-for-rpc"]);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait(), Some(0), "before initialization");
 }
 
 #[test]

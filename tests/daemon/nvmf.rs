@@ -426,6 +426,12 @@ fn listeners_need_a_directory_of_their_own() {
             .is_socket()
     );
     daemon.refused(add, at(&first), INVALID, "already");
+    let second_place = directory();
+    let mut second = Daemon::start(second_place.path(), &[]);
+    second.subsystem();
+    second.refused(add, at(&first), INVALID, "in use by a running server");
+    second.stop();
+    assert!(socket.exists(), "the other daemon's socket stays");
     let shown = json!({"trtype": "VFIOUSER", "adrfam": "unknown", "traddr": first, "trsvcid": "0"});
     assert_eq!(
         daemon.ok("nvmf_get_subsystems", Value::Null)[1]["listen_addresses"],

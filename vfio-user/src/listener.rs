@@ -10,7 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::signal::kill;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt,
+};
+use nix::unistd::Pid;
 use rustix::io::ioctl_fionbio;
 use rustix::net::{SocketFlags, accept_with};
 
@@ -178,10 +182,20 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
 }
 
 /// Whether a server answers, without waiting for it.
+///
+/// A process that watched its socket through io_uring leaves it listening for a moment after its death, until the kernel has
+/// taken the ring apart. Whoever restarts such a server at once must not be told that it still runs, so a socket whose
+/// process is gone answers as one that nobody listens on.
 fn probe(path: &Path) -> Result<(), Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    connect(probe.as_raw_fd(), &UnixAddr::new(path)?)
+    connect(probe.as_raw_fd(), &UnixAddr::new(path)?)?;
+    // Of the process that called listen(2) (unix(7), SO_PEERCRED); 0 if it is in a PID namespace that we do not see.
+    let server = getsockopt(&probe, sockopt::PeerCredentials)?.pid();
+    if server > 0 && kill(Pid::from_raw(server), None) == Err(Errno::ESRCH) {
+        return Err(Errno::ECONNREFUSED);
+    }
+    Ok(())
 }
 
 fn failure(path: &Path, source: io::Error) -> ListenError {

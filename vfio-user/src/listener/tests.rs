@@ -1,4 +1,7 @@
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::Command;
+
+use nix::sys::socket::{Backlog, bind, listen};
 
 use super::*;
 
@@ -63,6 +66,35 @@ fn a_stale_socket_is_replaced() {
     assert!(path.exists());
     let _listener = Listener::bind(&path).unwrap();
     UnixStream::connect(&path).unwrap();
+}
+
+/// Names the path for the process that [`a_socket_that_outlives_its_process_is_replaced`] starts.
+const LISTEN_AT: &str = "VTARGET_TEST_LISTEN_AT";
+
+#[test]
+fn a_socket_that_outlives_its_process_is_replaced() {
+    if let Some(path) = std::env::var_os(LISTEN_AT) {
+        let address = UnixAddr::new(Path::new(&path)).unwrap();
+        bind(io::stdin().as_raw_fd(), &address).unwrap();
+        return listen(&io::stdin(), Backlog::new(1).unwrap()).unwrap();
+    }
+    let directory = directory();
+    let path = directory.path().join("cntrl");
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let kept = socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+    let this = "listener::tests::a_socket_that_outlives_its_process_is_replaced";
+    let server = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", this])
+        .env(LISTEN_AT, &path)
+        .stdin(kept.try_clone().unwrap())
+        .output()
+        .unwrap();
+    assert!(server.status.success(), "{server:?}");
+    UnixStream::connect(&path).expect("the socket still listens, though nobody will accept");
+    let listener = Listener::bind(&path).unwrap();
+    let _client = UnixStream::connect(&path).unwrap();
+    assert!(listener.accept().unwrap().is_some());
+    drop(kept);
 }
 
 #[test]

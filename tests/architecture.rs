@@ -13,13 +13,20 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pci", &["guest-memory", "reactor"]),
     ("bdev", &["guest-memory", "reactor"]),
     ("vfio-user", &["pci", "guest-memory", "reactor"]),
-    ("vhost-user", &["virtio", "guest-memory", "reactor"]),
+    (
+        "vhost-user",
+        &["virtio", "virtio-spec", "guest-memory", "reactor"],
+    ),
     ("nvme-spec", &[]),
     (
         "nvme",
         &["nvme-spec", "pci", "bdev", "guest-memory", "reactor"],
     ),
-    ("virtio", &["pci", "bdev", "guest-memory", "reactor"]),
+    ("virtio-spec", &[]),
+    (
+        "virtio",
+        &["virtio-spec", "pci", "bdev", "guest-memory", "reactor"],
+    ),
     ("rpc", &[]),
 ];
 

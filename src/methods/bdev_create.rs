@@ -1,6 +1,7 @@
 //! bdev_*_create.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use bdev::malloc::MallocOptions;
 use bdev::null::NullOptions;
@@ -267,6 +268,25 @@ fn aio(control: &mut Control, params: Params, responder: Responder) {
     open_file(control, Kind::Aio, options, |error| error, responder);
 }
 
+/// How long a file may still be in the hands of whoever had it last. A daemon that was killed in the middle of I/O keeps its
+/// files, and so their locks, until the kernel has ended that I/O and taken its ring apart; its successor may be here before.
+const LAST_OWNER: Duration = Duration::from_secs(2);
+/// Pause between looks at it.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Makes the disk; tries again for some time while somebody else has the file.
+fn create_patiently(options: &UringOptions, patience: Duration) -> Result<SharedBdev, BdevError> {
+    let start = Instant::now();
+    loop {
+        match bdev::uring::create(options.clone()) {
+            Err(error) if error.errno == Errno::EBUSY && start.elapsed() < patience => {
+                std::thread::sleep(LOOK_AGAIN);
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Opens a file on a helper thread, then adds the disk.
 fn open_file(
     control: &mut Control,
@@ -282,8 +302,11 @@ fn open_file(
         return responder.err(refuse(error));
     }
     let saved = options.clone();
+    let mut others = control.disks.iter();
+    let is_ours = others.any(|disk| disk.params["filename"] == json!(options.filename));
+    let patience = if is_ours { Duration::ZERO } else { LAST_OWNER };
     control.help(
-        move || bdev::uring::create(options),
+        move || create_patiently(&options, patience),
         move |control, result| {
             control.disks.release(&name);
             let outcome = match result {

@@ -37,6 +37,23 @@ fn transfer(
     (cqe.status(), ram.read(buffer, data.len()))
 }
 
+/// Starts 32 writes of 4 KiB and waits for the first to end: others may be in flight when whatever comes next comes.
+pub(crate) fn start_writes(driver: &Driver, queue: &mut QueuePair) {
+    let ram = driver.ram();
+    let buffer = ram.alloc(4096, 4096).expect("guest memory");
+    ram.write(buffer, &pattern(4096));
+    for cid in 0..32 {
+        let slba = u64::from(cid) * 8;
+        let mut sqe = Sqe::nvm(NvmOpcode::WRITE, 1)
+            .with_prps(buffer, 0)
+            .with_slba(slba);
+        sqe.cdw12 = RwCdw12::new().with_nlb_z(7).into_bits();
+        queue.push(&sqe.with_cid(cid));
+    }
+    queue.ring();
+    queue.wait().expect("the first completion");
+}
+
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at / 7 % 251) as u8).collect()
 }
@@ -396,20 +413,7 @@ fn a_signal_ends_the_daemon_under_its_guests() {
     let socket = daemon.listen(&place.path().join("vm"));
     let mut driver = guest(&socket);
     let mut queue = driver.create_queue_pair(64, None).expect("a queue pair");
-    // Writes that may still be in flight when the signal comes.
-    let ram = driver.ram().clone();
-    let buffer = ram.alloc(4096, 4096).expect("guest memory");
-    ram.write(buffer, &pattern(4096));
-    for cid in 0..32 {
-        let slba = u64::from(cid) * 8;
-        let mut sqe = Sqe::nvm(NvmOpcode::WRITE, 1)
-            .with_prps(buffer, 0)
-            .with_slba(slba);
-        sqe.cdw12 = RwCdw12::new().with_nlb_z(7).into_bits();
-        queue.push(&sqe.with_cid(cid));
-    }
-    queue.ring();
-    queue.wait().expect("the first completion");
+    start_writes(&driver, &mut queue);
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.wait(), Some(0), "the log:\n{}", daemon.log());
     assert!(!socket.exists(), "the endpoint's socket is left");

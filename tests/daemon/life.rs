@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use testkit::nvme::{Driver, Options};
 
 use crate::common::{Daemon, NQN, directory, file, refusal, run};
 
@@ -121,16 +122,27 @@ fn one_daemon_per_rpc_socket() {
 #[test]
 fn what_a_killed_daemon_leaves_is_in_nobodys_way() {
     let place = directory();
+    let path = file(place.path(), "disk.img", 8 << 20);
+    let furnish = |daemon: &mut Daemon| {
+        daemon.subsystem();
+        let disk = json!({"name": "u", "filename": path, "block_size": 512});
+        daemon.ok("bdev_uring_create", disk);
+        daemon.add_ns("u");
+        daemon.listen(&place.path().join("vm"))
+    };
+    // Several times: for a moment the kernel still holds what the dead process had open.
+    for _ in 0..5 {
+        let mut daemon = Daemon::start(place.path(), &[]);
+        let socket = furnish(&mut daemon);
+        let mut driver = Driver::connect(&socket, &Options::default()).expect("a controller");
+        let mut queue = driver.create_queue_pair(64, None).expect("a queue pair");
+        crate::guests::start_writes(&driver, &mut queue);
+        daemon.signal(Signal::SIGKILL);
+        assert_eq!(daemon.wait(), None);
+        assert!(socket.exists() && daemon.socket().exists());
+    }
     let mut daemon = Daemon::start(place.path(), &[]);
-    daemon.subsystem();
-    let socket = daemon.listen(&place.path().join("vm"));
-    daemon.signal(Signal::SIGKILL);
-    assert_eq!(daemon.wait(), None);
-    assert!(socket.exists() && daemon.socket().exists());
-    drop(daemon);
-    let mut daemon = Daemon::start(place.path(), &[]);
-    daemon.subsystem();
-    daemon.listen(&place.path().join("vm"));
+    let socket = furnish(&mut daemon);
     daemon.stop();
     assert!(!socket.exists());
 }

@@ -154,6 +154,16 @@ pub(crate) unsafe fn zero(dst: *mut u8, len: usize) {
     }
 }
 
+/// Reads `N` words of 8 bytes, each once. Unlike [`copy`] the words can stay in registers.
+///
+/// # Safety
+/// `at` must be readable for `8 * N` bytes and 8-aligned.
+#[inline]
+pub(crate) unsafe fn read_words<const N: usize>(at: *const u8) -> [u64; N] {
+    // SAFETY: word `n` lies inside the caller's range and is aligned.
+    std::array::from_fn(|n| unsafe { at.cast::<u64>().add(n).read_volatile() })
+}
+
 /// Loads a `u32` with acquire ordering.
 ///
 /// # Safety

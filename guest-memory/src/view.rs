@@ -118,7 +118,7 @@ impl MapView {
     }
 
     /// Calls `each` for every contiguous piece of `iova..iova + len`.
-    #[inline]
+    #[inline(always)]
     fn pieces(
         &self,
         mut iova: u64,
@@ -284,6 +284,18 @@ impl Window {
         // SAFETY: `at` checked that `size_of::<T>()` bytes are inside the leased range.
         unsafe { access::copy(value.as_mut_bytes().as_mut_ptr(), host, size_of::<T>()) };
         Some(value)
+    }
+
+    /// Reads an entry of `N` words of 8 bytes at an 8-aligned offset, each word once: what [`Window::read`] does, but straight
+    /// into registers.
+    #[inline]
+    #[must_use]
+    pub fn read_words<const N: usize>(&self, offset: usize) -> Option<[u64; N]> {
+        let host = self
+            .at(offset, N * 8)
+            .filter(|_| offset.is_multiple_of(8))?;
+        // SAFETY: `at` checked the leased range; 8-aligned because the window's start is 16-aligned.
+        Some(unsafe { access::read_words(host) })
     }
 
     /// Copies a value in (plain stores, no ordering). `false` if out of range.

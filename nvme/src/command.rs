@@ -7,15 +7,17 @@ mod plan;
 mod status;
 
 use bdev::{Features, Io, IoKind};
-use guest_memory::{Access, MapView, Segments};
+use guest_memory::{Access, Segments};
 use nvme_spec::command::{DsmCdw10, DsmCdw11, DsmRange, RwCdw12};
 use nvme_spec::{Fuse, NSID_ALL, NvmOpcode, Sqe, Status};
 pub(crate) use plan::{NO_PLAN, Next, Plans};
 use reactor::Cx;
 pub(crate) use status::{is_cause_ours, status_of};
 
-use crate::data::{self, PageSize};
-use crate::shard::disks::{Disk, Disks, NO_DISK, NoDisk};
+use crate::data::sgl::Buckets;
+use crate::data::{self, DataError};
+use crate::shard::disks::{Disk, NO_DISK, NoDisk};
+use crate::shard::env::Env;
 
 /// Byte (bits 7:0) and bit (10:8) of a field in a command, for the error log.
 mod location {
@@ -79,11 +81,13 @@ impl Command {
     }
 }
 
-/// A command that is ready for its disk.
-#[derive(Debug)]
+/// A command with its (first) request. Decoding builds it in the place from which it is submitted: a request is too large
+/// to be moved about.
+#[derive(Debug, Default)]
 pub(crate) struct Ready {
     pub(crate) command: Command,
-    pub(crate) io: Io,
+    /// `None` before decoding, and once submitted.
+    pub(crate) io: Option<Io>,
 }
 
 /// A status other than success, and the field at fault.
@@ -110,24 +114,18 @@ impl From<Refusal> for Stop {
     }
 }
 
-/// What decoding needs to know.
-pub(crate) struct Decoder<'a> {
-    pub(crate) view: &'a MapView,
-    pub(crate) page: PageSize,
-    /// Largest transfer in bytes.
-    pub(crate) max_transfer: u32,
-    /// The guest has switched the volatile write cache off: every write is durable.
-    pub(crate) write_through: bool,
-    pub(crate) disks: &'a mut Disks,
-    pub(crate) plans: &'a mut Plans,
-}
-
 const fn refuse<T>(status: Status, location: u16) -> Result<T, Refusal> {
     Err(Refusal {
         status: status.with_dnr(true),
         location,
     })
 }
+
+/// The disk may be open at the next try.
+const NOT_READY: Refusal = Refusal {
+    status: Status::NAMESPACE_NOT_READY,
+    location: NO_LOCATION,
+};
 
 fn request(kind: IoKind, lba: u64, blocks: u64) -> Io {
     Io {
@@ -139,211 +137,233 @@ fn request(kind: IoKind, lba: u64, blocks: u64) -> Io {
     }
 }
 
-impl Decoder<'_> {
-    /// Decodes `sqe`, taken from the submission queue with index `sq`, into `command` and its (first) request.
-    ///
-    /// # Errors
-    /// Why there is none; `command` then says whose completion to post.
-    #[inline]
-    pub(crate) fn decode(
-        &mut self,
-        cx: &mut Cx,
-        sq: u16,
-        sqe: &Sqe,
-        command: &mut Command,
-    ) -> Result<Io, Stop> {
-        *command = Command::undecoded(usize::from(sq), sqe);
-        self.work(cx, sqe, command)
+/// Decodes `sqe`, taken from the submission queue with index `sq`, into `ready`.
+///
+/// # Errors
+/// Why there is no request; `ready.command` then says whose completion to post.
+#[inline]
+pub(crate) fn decode(
+    env: &mut Env,
+    cx: &mut Cx,
+    sq: u16,
+    sqe: &Sqe,
+    ready: &mut Ready,
+) -> Result<(), Stop> {
+    ready.command = Command::undecoded(usize::from(sq), sqe);
+    // Fused operations are not offered (Identify Controller, FUSES).
+    if sqe.cdw0.fuse() != Fuse::NORMAL {
+        return Ok(refuse(Status::INVALID_FIELD, location::FUSE)?);
     }
-
-    #[inline]
-    fn work(&mut self, cx: &mut Cx, sqe: &Sqe, command: &mut Command) -> Result<Io, Stop> {
-        // Fused operations are not offered (Identify Controller, FUSES).
-        if sqe.cdw0.fuse() != Fuse::NORMAL {
-            return Ok(refuse(Status::INVALID_FIELD, location::FUSE)?);
+    match sqe.nvm_opcode() {
+        NvmOpcode::READ => transfer::<READ>(env, cx, sqe, ready),
+        NvmOpcode::WRITE => transfer::<WRITE>(env, cx, sqe, ready),
+        NvmOpcode::COMPARE => transfer::<COMPARE>(env, cx, sqe, ready),
+        other => {
+            ready.io = Some(rare(env, cx, sqe, other, &mut ready.command)?);
+            Ok(())
         }
-        let opcode = sqe.nvm_opcode();
-        match opcode {
-            NvmOpcode::READ | NvmOpcode::WRITE | NvmOpcode::COMPARE => {
-                let max = self.max_transfer;
-                let disk = self.disk(cx, sqe, command)?;
-                let range = Range::check(disk, sqe, Some(max))?;
-                self.transfer(sqe, opcode, range, command)
-            }
-            NvmOpcode::FLUSH if sqe.nsid == NSID_ALL => self.flush_all(cx, command),
-            NvmOpcode::FLUSH => {
-                self.disk(cx, sqe, command)?;
-                Ok(request(IoKind::Flush, 0, 0))
-            }
-            NvmOpcode::WRITE_ZEROES => {
-                let disk = self.disk(cx, sqe, command)?;
-                let range = Range::check(disk, sqe, None)?;
-                let cdw12 = RwCdw12::from_bits(sqe.cdw12);
-                let unmap = cdw12.deac()
-                    && disk
-                        .features()
-                        .contains(Features::UNMAP | Features::UNMAP_ZEROES);
-                let kind = if unmap {
-                    IoKind::Unmap
-                } else {
-                    IoKind::WriteZeroes
-                };
-                let mut io = request(kind, range.lba, range.blocks);
-                io.fua = cdw12.fua() || self.write_through;
-                Ok(io)
-            }
-            NvmOpcode::DATASET_MANAGEMENT => {
-                self.disk(cx, sqe, command)?;
-                self.dataset_management(sqe, command)
-            }
-            _ => Ok(refuse(Status::INVALID_OPCODE, location::OPCODE)?),
-        }
-    }
-
-    #[inline]
-    fn disk(&mut self, cx: &mut Cx, sqe: &Sqe, command: &mut Command) -> Result<&Disk, Refusal> {
-        match self.disks.open(cx, sqe.nsid) {
-            Ok((found, disk)) => {
-                command.disk = found;
-                Ok(disk)
-            }
-            Err(NoDisk::Absent) => refuse(Status::INVALID_NAMESPACE_OR_FORMAT, location::NSID),
-            Err(NoDisk::Closed) => Err(NOT_READY),
-        }
-    }
-
-    #[inline]
-    fn data(&self, sqe: &Sqe, bytes: u32, access: Access) -> Result<data::Data, Refusal> {
-        let psdt = sqe.cdw0.psdt();
-        data::resolve(self.view, self.page, psdt, sqe.dptr, bytes as usize, access).map_err(
-            |error| {
-                let status = error.status();
-                let in_psdt = status.code() == Status::INVALID_FIELD;
-                Refusal {
-                    status,
-                    location: if in_psdt {
-                        location::PSDT
-                    } else {
-                        location::DPTR
-                    },
-                }
-            },
-        )
-    }
-
-    #[inline]
-    fn transfer(
-        &mut self,
-        sqe: &Sqe,
-        opcode: NvmOpcode,
-        range: Range,
-        command: &mut Command,
-    ) -> Result<Io, Stop> {
-        let (kind, count, access) = match opcode {
-            NvmOpcode::READ => (IoKind::Read, Count::Read, Access::WRITE),
-            NvmOpcode::WRITE => (IoKind::Write, Count::Write, Access::READ),
-            _ => (IoKind::Compare, Count::Read, Access::READ),
-        };
-        let data = self.data(sqe, range.bytes, access)?;
-        (command.count, command.bytes) = (count, range.bytes);
-        if !data.buckets.is_empty() {
-            return self.read_around(data, range, command);
-        }
-        let fua =
-            kind == IoKind::Write && (RwCdw12::from_bits(sqe.cdw12).fua() || self.write_through);
-        Ok(Io {
-            kind,
-            lba: range.lba,
-            blocks: range.blocks,
-            segments: data.segments,
-            fua,
-        })
-    }
-
-    /// A read of which bit buckets swallow a part.
-    #[cold]
-    fn read_around(
-        &mut self,
-        data: data::Data,
-        range: Range,
-        command: &mut Command,
-    ) -> Result<Io, Stop> {
-        match self.plans.read_around(data, range.bytes as usize) {
-            Ok(Some((plan, segments))) => {
-                command.plan = plan;
-                let mut io = request(IoKind::Read, range.lba, range.blocks);
-                io.segments = segments;
-                Ok(io)
-            }
-            Ok(None) => Err(Stop::Later),
-            Err(_) => Err(Stop::Refused(Refusal {
-                status: Status::INTERNAL_ERROR,
-                location: NO_LOCATION,
-            })),
-        }
-    }
-
-    /// Flush of all namespaces (Base 2.0c, 7.1; offered by VWC bits 2:1 = 11b).
-    #[cold]
-    fn flush_all(&mut self, cx: &mut Cx, command: &mut Command) -> Result<Io, Stop> {
-        let Some(first) = self.disks.after(0) else {
-            return Err(Stop::Done);
-        };
-        let Some(plan) = self.plans.flush_all(first) else {
-            return Err(Stop::Later);
-        };
-        match self.disks.open(cx, first) {
-            Ok((found, _)) => command.disk = found,
-            Err(_) => {
-                self.plans.release(plan);
-                return Err(Stop::Refused(NOT_READY));
-            }
-        }
-        command.plan = plan;
-        Ok(request(IoKind::Flush, 0, 0))
-    }
-
-    /// NVM Command Set 1.0, 3.2.3. Only deallocation has an effect here; all attributes are hints.
-    fn dataset_management(&mut self, sqe: &Sqe, command: &mut Command) -> Result<Io, Stop> {
-        if !DsmCdw11::from_bits(sqe.cdw11).ad() {
-            return Err(Stop::Done);
-        }
-        let count = usize::from(DsmCdw10::from_bits(sqe.cdw10).nr_z()) + 1;
-        let bytes = u32::try_from(count * size_of::<DsmRange>()).unwrap_or(u32::MAX);
-        let list = self.data(sqe, bytes, Access::READ)?;
-        let plan = self
-            .plans
-            .deallocate(&list.segments, count)
-            .ok_or(Stop::Later)?;
-        let first = self.first_range(command.disk, plan);
-        match first {
-            Ok(_) => command.plan = plan,
-            Err(_) => self.plans.release(plan),
-        }
-        first
-    }
-
-    fn first_range(&mut self, disk: u16, plan: u8) -> Result<Io, Stop> {
-        let Some(disk) = self.disks.get(disk) else {
-            return Ok(refuse(Status::INVALID_NAMESPACE_OR_FORMAT, location::NSID)?);
-        };
-        let mut ranges = self.plans.ranges(plan).iter();
-        if !ranges.all(|range| disk.contains(range.slba, u64::from(range.nlb))) {
-            return Ok(refuse(Status::LBA_OUT_OF_RANGE, location::DPTR)?);
-        }
-        // On a disk that cannot unmap the hint is valid and has no effect.
-        if !disk.features().contains(Features::UNMAP) {
-            return Err(Stop::Done);
-        }
-        self.plans.next_range(plan).ok_or(Stop::Done)
     }
 }
 
-/// The disk may be open at the next try.
-const NOT_READY: Refusal = Refusal {
-    status: Status::NAMESPACE_NOT_READY,
-    location: NO_LOCATION,
-};
+const READ: u8 = NvmOpcode::READ.0;
+const WRITE: u8 = NvmOpcode::WRITE.0;
+const COMPARE: u8 = NvmOpcode::COMPARE.0;
+
+#[inline]
+fn transfer<const OPCODE: u8>(
+    env: &mut Env,
+    cx: &mut Cx,
+    sqe: &Sqe,
+    ready: &mut Ready,
+) -> Result<(), Stop> {
+    let (kind, count, access) = match OPCODE {
+        READ => (IoKind::Read, Count::Read, Access::WRITE),
+        WRITE => (IoKind::Write, Count::Write, Access::READ),
+        _ => (IoKind::Compare, Count::Read, Access::READ),
+    };
+    let max = env.max_transfer;
+    let command = &mut ready.command;
+    let range = Range::check(find(env, cx, sqe, command)?, sqe, Some(max))?;
+    (command.count, command.bytes) = (count, range.bytes);
+    let fua = kind == IoKind::Write && (RwCdw12::from_bits(sqe.cdw12).fua() || env.write_through);
+    let io = ready.io.insert(Io {
+        kind,
+        lba: range.lba,
+        blocks: range.blocks,
+        segments: Segments::new(),
+        fua,
+    });
+    match data(env, sqe, range.bytes, access, &mut io.segments) {
+        Ok(buckets) if buckets.is_empty() => Ok(()),
+        Ok(buckets) => read_around(env, buckets, range.bytes, ready),
+        Err(refusal) => {
+            ready.io = None;
+            Err(refusal.into())
+        }
+    }
+}
+
+/// The disk of a command.
+#[inline]
+fn find<'a>(
+    env: &'a mut Env,
+    cx: &mut Cx,
+    sqe: &Sqe,
+    command: &mut Command,
+) -> Result<&'a Disk, Refusal> {
+    match env.disks.open(cx, sqe.nsid) {
+        Ok((found, disk)) => {
+            command.disk = found;
+            Ok(disk)
+        }
+        Err(NoDisk::Absent) => refuse(Status::INVALID_NAMESPACE_OR_FORMAT, location::NSID),
+        Err(NoDisk::Closed) => Err(NOT_READY),
+    }
+}
+
+/// A command's memory.
+#[inline]
+fn data(
+    env: &Env,
+    sqe: &Sqe,
+    bytes: u32,
+    access: Access,
+    segments: &mut Segments,
+) -> Result<Buckets, Refusal> {
+    let psdt = sqe.cdw0.psdt();
+    data::push(
+        &env.view,
+        env.page,
+        psdt,
+        sqe.dptr,
+        bytes as usize,
+        access,
+        segments,
+    )
+    .map_err(bad_data)
+}
+
+#[cold]
+fn bad_data(error: DataError) -> Refusal {
+    let status = error.status();
+    let location = if status.code() == Status::INVALID_FIELD {
+        location::PSDT
+    } else {
+        location::DPTR
+    };
+    Refusal { status, location }
+}
+
+/// A read of which bit buckets swallow a part.
+#[cold]
+fn read_around(env: &mut Env, buckets: Buckets, bytes: u32, ready: &mut Ready) -> Result<(), Stop> {
+    let Some(mut io) = ready.io.take() else {
+        return Err(Stop::Done);
+    };
+    let guest = std::mem::take(&mut io.segments);
+    match env.plans.read_around(guest, buckets, bytes as usize) {
+        Ok(Some((plan, segments))) => {
+            ready.command.plan = plan;
+            io.segments = segments;
+            ready.io = Some(io);
+            Ok(())
+        }
+        Ok(None) => Err(Stop::Later),
+        Err(_) => Err(Stop::Refused(Refusal {
+            status: Status::INTERNAL_ERROR,
+            location: NO_LOCATION,
+        })),
+    }
+}
+
+/// Everything that is not about data blocks.
+#[inline(never)]
+fn rare(
+    env: &mut Env,
+    cx: &mut Cx,
+    sqe: &Sqe,
+    opcode: NvmOpcode,
+    command: &mut Command,
+) -> Result<Io, Stop> {
+    match opcode {
+        NvmOpcode::FLUSH if sqe.nsid == NSID_ALL => flush_all(env, cx, command),
+        NvmOpcode::FLUSH => {
+            find(env, cx, sqe, command)?;
+            Ok(request(IoKind::Flush, 0, 0))
+        }
+        NvmOpcode::WRITE_ZEROES => write_zeroes(env, cx, sqe, command),
+        NvmOpcode::DATASET_MANAGEMENT => {
+            find(env, cx, sqe, command)?;
+            dataset_management(env, sqe, command)
+        }
+        _ => Ok(refuse(Status::INVALID_OPCODE, location::OPCODE)?),
+    }
+}
+
+/// Flush of all namespaces (Base 2.0c, 7.1; offered by VWC bits 2:1 = 11b).
+fn flush_all(env: &mut Env, cx: &mut Cx, command: &mut Command) -> Result<Io, Stop> {
+    let first = env.disks.after(0).ok_or(Stop::Done)?;
+    let plan = env.plans.flush_all(first).ok_or(Stop::Later)?;
+    match env.disks.open(cx, first) {
+        Ok((found, _)) => command.disk = found,
+        Err(_) => {
+            env.plans.release(plan);
+            return Err(Stop::Refused(NOT_READY));
+        }
+    }
+    command.plan = plan;
+    Ok(request(IoKind::Flush, 0, 0))
+}
+
+/// NVM Command Set 1.0, 3.2.8. Deallocating is a permission: used where it leaves zeroes behind.
+fn write_zeroes(env: &mut Env, cx: &mut Cx, sqe: &Sqe, command: &mut Command) -> Result<Io, Stop> {
+    const UNMAP: Features = Features::UNMAP.union(Features::UNMAP_ZEROES);
+    let write_through = env.write_through;
+    let disk = find(env, cx, sqe, command)?;
+    let range = Range::check(disk, sqe, None)?;
+    let cdw12 = RwCdw12::from_bits(sqe.cdw12);
+    let kind = if cdw12.deac() && disk.features().contains(UNMAP) {
+        IoKind::Unmap
+    } else {
+        IoKind::WriteZeroes
+    };
+    let mut io = request(kind, range.lba, range.blocks);
+    io.fua = cdw12.fua() || write_through;
+    Ok(io)
+}
+
+/// NVM Command Set 1.0, 3.2.3. Only deallocation has an effect here; all attributes are hints.
+fn dataset_management(env: &mut Env, sqe: &Sqe, command: &mut Command) -> Result<Io, Stop> {
+    if !DsmCdw11::from_bits(sqe.cdw11).ad() {
+        return Err(Stop::Done);
+    }
+    let count = usize::from(DsmCdw10::from_bits(sqe.cdw10).nr_z()) + 1;
+    let bytes = u32::try_from(count * size_of::<DsmRange>()).unwrap_or(u32::MAX);
+    let mut list = Segments::new();
+    data(env, sqe, bytes, Access::READ, &mut list)?;
+    let plan = env.plans.deallocate(&list, count).ok_or(Stop::Later)?;
+    let first = first_range(env, command.disk, plan);
+    match first {
+        Ok(_) => command.plan = plan,
+        Err(_) => env.plans.release(plan),
+    }
+    first
+}
+
+fn first_range(env: &mut Env, disk: u16, plan: u8) -> Result<Io, Stop> {
+    let Some(disk) = env.disks.get(disk) else {
+        return Ok(refuse(Status::INVALID_NAMESPACE_OR_FORMAT, location::NSID)?);
+    };
+    let mut ranges = env.plans.ranges(plan).iter();
+    if !ranges.all(|range| disk.contains(range.slba, u64::from(range.nlb))) {
+        return Ok(refuse(Status::LBA_OUT_OF_RANGE, location::DPTR)?);
+    }
+    // On a disk that cannot unmap the hint is valid and has no effect.
+    if !disk.features().contains(Features::UNMAP) {
+        return Err(Stop::Done);
+    }
+    env.plans.next_range(plan).ok_or(Stop::Done)
+}
 
 /// A checked range of blocks.
 #[derive(Clone, Copy)]

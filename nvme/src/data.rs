@@ -59,39 +59,28 @@ impl DataError {
     }
 }
 
-/// A transfer's memory.
-#[derive(Debug, Default)]
-pub(crate) struct Data {
-    /// The guest's memory in order.
-    pub(crate) segments: Segments,
-    /// Bytes of the transfer that go nowhere (bit buckets of a read).
-    pub(crate) buckets: sgl::Buckets,
-}
-
-/// Resolves a command's data pointer for `len` bytes. `access` is [`Access::WRITE`] where the device writes the guest's
-/// memory.
+/// Resolves a command's data pointer for `len` bytes into `segments`; answers which bytes of the transfer go nowhere (bit
+/// buckets of a read). `access` is [`Access::WRITE`] where the device writes the guest's memory.
 ///
 /// # Errors
-/// [`DataError`]; nothing has been transferred.
+/// [`DataError`]; nothing has been transferred, and `segments` is to be dropped.
 #[inline]
-pub(crate) fn resolve(
+pub(crate) fn push(
     view: &MapView,
     page: PageSize,
     psdt: Psdt,
     dptr: Dptr,
     len: usize,
     access: Access,
-) -> Result<Data, DataError> {
+    segments: &mut Segments,
+) -> Result<sgl::Buckets, DataError> {
     if psdt == Psdt::PRP {
-        let segments = prp::resolve(view, page, dptr, len, access)?;
-        return Ok(Data {
-            segments,
-            buckets: sgl::Buckets::default(),
-        });
+        prp::push(view, page, dptr, len, access, segments)?;
+        return Ok(sgl::Buckets::default());
     }
     // SGLs with a metadata pointer that is an SGL itself are not offered (SGLS bit 19).
     if psdt != Psdt::SGL_MPTR_CONTIGUOUS {
         return Err(DataError::Malformed(Status::INVALID_FIELD));
     }
-    sgl::resolve(view, dptr.sgl(), len, access)
+    sgl::push(view, dptr.sgl(), len, access, segments)
 }

@@ -9,6 +9,7 @@ mod doorbells;
 pub(crate) use doorbells::{Doorbells, InvalidDoorbell};
 use guest_memory::{Access, Fault, MapView, Window};
 use nvme_spec::{Cqe, Sqe, Status};
+use zerocopy::transmute;
 
 /// Bytes of a submission queue entry (CC.IOSQES is 6, the only size the NVM command set knows).
 const SQE_SIZE: usize = size_of::<Sqe>();
@@ -185,9 +186,10 @@ impl SubmissionQueue {
         if self.head == self.tail {
             return None;
         }
-        let sqe = self.ring.as_ref()?.read(self.head as usize * SQE_SIZE)?;
+        let ring = self.ring.as_ref()?;
+        let words: [u64; SQE_SIZE / 8] = ring.read_words(self.head as usize * SQE_SIZE)?;
         self.head = next(self.head, self.entries);
-        Some(sqe)
+        Some(transmute!(words))
     }
 
     /// Reads an entry that still waits, `ahead` places behind the next one.

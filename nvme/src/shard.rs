@@ -15,10 +15,11 @@
 
 mod control;
 pub(crate) mod disks;
-mod env;
+pub(crate) mod env;
 mod group;
 mod interrupt;
 mod slots;
+mod sq;
 
 use std::sync::Arc;
 use std::time::Duration;

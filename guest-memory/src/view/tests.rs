@@ -139,3 +139,17 @@ fn a_region_border_inside_an_element_is_refused() {
     );
     assert!(view.window(0x1f80, 0x84, RW).is_ok());
 }
+
+#[test]
+fn words_come_whole_and_only_from_inside() {
+    let (view, low, high) = guest();
+    low.write(0x1fc0, &[7u64; 8]);
+    high.write(0, &[9u64; 8]);
+    let window = view.window(0x2000, 0x2000, RW).unwrap();
+    assert_eq!(window.read_words(0xfc0), Some([7; 8]));
+    assert_eq!(window.read_words(0x1000), Some([9; 8]));
+    assert_eq!(window.read_words::<8>(0xfc8), None, "across the border");
+    assert_eq!(window.read_words::<1>(4), None, "misaligned");
+    assert_eq!(window.read_words::<2>(0x1ff8), None, "beyond the end");
+    assert_eq!(window.read_words::<1>(usize::MAX & !7), None);
+}

@@ -10,7 +10,6 @@ use nvme_spec::command::DsmRange;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::request;
-use crate::data::Data;
 use crate::data::sgl::Buckets;
 use crate::shard::disks::Disks;
 
@@ -139,7 +138,8 @@ impl Plans {
     /// exotic: the memory is made for this one.
     pub(super) fn read_around(
         &mut self,
-        data: Data,
+        guest: Segments,
+        buckets: Buckets,
         len: usize,
     ) -> Result<Option<(u8, Segments)>, MappingError> {
         if self.free.is_empty() && self.plans.len() == MAX_PLANS {
@@ -159,10 +159,6 @@ impl Plans {
         MapView::new(map)
             .push(&mut segments, 0, len, Access::WRITE)
             .map_err(|_| MappingError::BadRange)?;
-        let Data {
-            segments: guest,
-            buckets,
-        } = data;
         let plan = self.take(Steps::ReadAround {
             guest,
             buckets,

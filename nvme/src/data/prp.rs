@@ -15,8 +15,7 @@ const OFFSET_INVALID: DataError = DataError::Malformed(Status::PRP_OFFSET_INVALI
 /// The memory of `len` bytes behind two PRP entries.
 ///
 /// # Errors
-/// [`DataError`]: an entry that is misaligned for its place, or memory that cannot be reached.
-#[inline]
+/// As [`push`].
 pub(crate) fn resolve(
     view: &MapView,
     page: PageSize,
@@ -25,8 +24,25 @@ pub(crate) fn resolve(
     access: Access,
 ) -> Result<Segments, DataError> {
     let mut segments = Segments::new();
+    push(view, page, dptr, len, access, &mut segments)?;
+    Ok(segments)
+}
+
+/// As [`resolve`], into a list that is already where it will be used: moving one costs as much as all the rest.
+///
+/// # Errors
+/// [`DataError`]: an entry that is misaligned for its place, or memory that cannot be reached.
+#[inline]
+pub(crate) fn push(
+    view: &MapView,
+    page: PageSize,
+    dptr: Dptr,
+    len: usize,
+    access: Access,
+    segments: &mut Segments,
+) -> Result<(), DataError> {
     if len == 0 {
-        return Ok(segments);
+        return Ok(());
     }
     // Only the first entry may have an offset, in dwords. The text lets a controller ignore bits 1:0 or refuse them;
     // refusing shows the mistake.
@@ -35,20 +51,19 @@ pub(crate) fn resolve(
     }
     let left_in_page = page.bytes() - page.offset(dptr.prp1);
     let first = len.min(usize::try_from(left_in_page).unwrap_or(usize::MAX));
-    view.push(&mut segments, dptr.prp1, first, access)?;
+    view.push(segments, dptr.prp1, first, access)?;
     let rest = len - first;
     if rest == 0 {
-        return Ok(segments);
+        return Ok(());
     }
     if rest as u64 > page.bytes() {
-        walk_list(view, page, dptr.prp2, rest, access, &mut segments)?;
-        return Ok(segments);
+        return walk_list(view, page, dptr.prp2, rest, access, segments);
     }
     if page.offset(dptr.prp2) != 0 {
         return Err(OFFSET_INVALID);
     }
-    view.push(&mut segments, dptr.prp2, rest, access)?;
-    Ok(segments)
+    view.push(segments, dptr.prp2, rest, access)?;
+    Ok(())
 }
 
 /// Pushes the `rest` bytes (more than a page) behind the list at `list`.

@@ -8,7 +8,7 @@ use guest_memory::{Access, MapView, Segments};
 use nvme_spec::{SglDescriptor, SglSubtype, SglType, Status};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{Data, DataError, MAX_SEGMENTS};
+use super::{DataError, MAX_SEGMENTS};
 
 /// Descriptors of a segment read at once.
 const CHUNK: usize = 32;
@@ -97,7 +97,8 @@ struct Walk<'a> {
     wanted: usize,
     /// Bytes of the transfer described so far.
     done: usize,
-    data: Data,
+    segments: &'a mut Segments,
+    buckets: Buckets,
 }
 
 impl Walk<'_> {
@@ -115,14 +116,10 @@ impl Walk<'_> {
             .min(self.wanted - self.done);
         match descriptor.id.sgl_type() {
             SglType::DATA_BLOCK => {
-                self.view.push(
-                    &mut self.data.segments,
-                    descriptor.address,
-                    len,
-                    self.access,
-                )?;
+                self.view
+                    .push(self.segments, descriptor.address, len, self.access)?;
                 self.done += len;
-                if self.data.segments.count() > MAX_SEGMENTS {
+                if self.segments.count() > MAX_SEGMENTS {
                     return Err(TOO_MANY);
                 }
                 Ok(None)
@@ -130,7 +127,7 @@ impl Walk<'_> {
             SglType::BIT_BUCKET => {
                 // In a source buffer it stands for nothing (figure "SGL Bit Bucket descriptor").
                 if self.access.contains(Access::WRITE) && len > 0 {
-                    self.data.buckets.push(Bucket {
+                    self.buckets.push(Bucket {
                         start: self.done,
                         len,
                     })?;
@@ -181,25 +178,24 @@ impl Walk<'_> {
     }
 }
 
-/// The memory of `len` bytes behind SGL descriptor 1.
+/// Pushes the memory of `len` bytes behind SGL descriptor 1; answers the bit buckets among them.
 ///
 /// # Errors
 /// [`DataError`]: a list that breaks a rule, is too short or too long to follow, or memory that cannot be reached.
-pub(crate) fn resolve(
+pub(crate) fn push(
     view: &MapView,
     first: SglDescriptor,
     len: usize,
     access: Access,
-) -> Result<Data, DataError> {
+    segments: &mut Segments,
+) -> Result<Buckets, DataError> {
     let mut walk = Walk {
         view,
         access,
         wanted: len,
         done: 0,
-        data: Data {
-            segments: Segments::new(),
-            buckets: Buckets::default(),
-        },
+        segments,
+        buckets: Buckets::default(),
     };
     let mut next = walk.take(&first)?;
     let mut budget = MAX_DESCRIPTORS;
@@ -214,7 +210,7 @@ pub(crate) fn resolve(
     if !walk.is_complete() {
         return Err(TOO_SHORT);
     }
-    Ok(walk.data)
+    Ok(walk.buckets)
 }
 
 #[cfg(test)]

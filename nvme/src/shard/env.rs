@@ -8,9 +8,7 @@ use reactor::ReactorHandle;
 
 use super::disks::Disks;
 use super::interrupt::Coalescing;
-use crate::command::{
-    Command, Count, Decoder, NO_LOCATION, Plans, Refusal, is_cause_ours, status_of,
-};
+use crate::command::{Command, Count, NO_LOCATION, Plans, Refusal, is_cause_ours, status_of};
 use crate::data::PageSize;
 use crate::limit::{LogLimit, guest_warn};
 use crate::messages::{CommandError, FromShard, ShardCounters};
@@ -23,7 +21,9 @@ pub(crate) struct Env {
     pub(crate) doorbells: Doorbells,
     pub(crate) disks: Disks,
     pub(crate) plans: Plans,
+    /// Largest transfer of one command in bytes.
     pub(crate) max_transfer: u32,
+    /// The guest has switched the volatile write cache off: every write is durable.
     pub(crate) write_through: bool,
     pub(crate) coalescing: Coalescing,
     /// Bits of INTMS.
@@ -35,18 +35,6 @@ pub(crate) struct Env {
 }
 
 impl Env {
-    #[inline]
-    pub(crate) fn decoder(&mut self) -> Decoder<'_> {
-        Decoder {
-            view: &self.view,
-            page: self.page,
-            max_transfer: self.max_transfer,
-            write_through: self.write_through,
-            disks: &mut self.disks,
-            plans: &mut self.plans,
-        }
-    }
-
     /// Counts a command that succeeded.
     #[inline]
     pub(crate) fn succeeded(&mut self, command: &Command) {

@@ -5,79 +5,28 @@ mod control;
 use bdev::{Finished, Io, IoStatus, Submitted};
 use guest_memory::MapView;
 use nix::errno::Errno;
-use nvme_spec::{Sqe, Status};
+use nvme_spec::Status;
 use reactor::{Cx, Op};
 
 use super::disks::{Disk, NO_DISK};
 use super::env::Env;
 use super::interrupt::Interrupt;
 use super::slots::{Slots, State};
-use crate::command::{Command, NO_LOCATION, NO_PLAN, Next, Ready, Refusal, Stop};
+use super::sq::Sq;
+use crate::command::{Command, NO_LOCATION, NO_PLAN, Next, Ready, Refusal, Stop, decode};
 use crate::queue::{CompletionQueue, SubmissionQueue};
 
 /// Commands taken from one submission queue per pass at most.
 const BATCH: u32 = 32;
 /// Bytes after which a queue's turn ends, so that large transfers to RAM disks don't make other guests wait.
 const BATCH_BYTES: u64 = 256 << 10;
-/// Requests of one command that may end at once before others get their turn.
-const STEPS: u32 = 16;
 /// Commands tried again per pass at most.
 const RETRIES: usize = 32;
-/// Unfetched entries of one queue that are marked as aborted at most (Identify Controller, ACL).
-const MARKS: usize = 4;
 
 const GONE: Refusal = Refusal {
     status: Status::INVALID_NAMESPACE_OR_FORMAT.with_dnr(true),
     location: NO_LOCATION,
 };
-
-/// A submission queue with what was taken from it and has not reached a disk.
-pub(super) struct Sq {
-    pub(super) queue: SubmissionQueue,
-    /// Whether one of the next three is there.
-    pending: bool,
-    pub(super) deleting: bool,
-    /// Its tail when EventIdx was last written.
-    hushed: u32,
-    /// Commands in slots.
-    in_flight: u32,
-    /// Found no room in the ring: the first to be submitted.
-    stuck: Option<Ready>,
-    /// Decoded while the one before was on its way: the next.
-    ahead: Option<Ready>,
-    /// Could not be decoded yet: the one after.
-    held: Option<Sqe>,
-    /// Ring positions of entries to abort when they are reached.
-    marks: Vec<u16>,
-}
-
-impl Sq {
-    fn new(queue: SubmissionQueue) -> Self {
-        Self {
-            queue,
-            pending: false,
-            deleting: false,
-            hushed: 0,
-            in_flight: 0,
-            stuck: None,
-            ahead: None,
-            held: None,
-            marks: Vec::with_capacity(MARKS),
-        }
-    }
-
-    /// Whether the entry at this ring position was to be aborted.
-    #[cold]
-    fn take_mark(&mut self, position: u16) -> bool {
-        let before = self.marks.len();
-        self.marks.retain(|mark| *mark != position);
-        before != self.marks.len()
-    }
-
-    fn note_pending(&mut self) {
-        self.pending = self.stuck.is_some() || self.ahead.is_some() || self.held.is_some();
-    }
-}
 
 /// Commands and bytes left in a queue's turn.
 struct Budget {
@@ -126,7 +75,7 @@ impl Completer {
         env.disks.hold(command.disk);
     }
 
-    /// Takes and decodes entries until one needs its disk.
+    /// Takes and decodes entries until one needs its disk; `false` if none is left for now.
     #[inline]
     fn fetch(
         &mut self,
@@ -135,25 +84,17 @@ impl Completer {
         sq: &mut Sq,
         index: u16,
         budget: &mut Budget,
-    ) -> Option<Ready> {
-        if self.cq.is_parked() {
-            return None;
-        }
+    ) -> bool {
         while budget.commands > 0 && budget.bytes > 0 {
-            if !self.cq.reserve() {
-                if let Err(bad) = self.cq.look(&env.doorbells) {
-                    env.report.invalid_doorbell(bad);
-                }
-                if !self.cq.reserve() {
-                    return None;
-                }
+            if !self.reserve(env) {
+                return false;
             }
-            let held = if sq.pending { sq.held.take() } else { None };
-            let is_new = held.is_none();
             let position = sq.queue.head();
+            let held = sq.held.take();
+            let is_new = held.is_none();
             let Some(sqe) = held.or_else(|| sq.queue.pop()) else {
                 self.cq.release();
-                return None;
+                return false;
             };
             budget.commands -= 1;
             if !sq.marks.is_empty() && is_new && sq.take_mark(position) {
@@ -162,63 +103,112 @@ impl Completer {
                 continue;
             }
             sq.queue.prefetch();
-            let mut command = Command::default();
-            let decoded = env.decoder().decode(cx, index, &sqe, &mut command);
-            match decoded {
-                Ok(io) => {
-                    budget.bytes = budget.bytes.saturating_sub(u64::from(command.bytes));
-                    return Some(Ready { command, io });
+            let ready = sq.place();
+            match decode(env, cx, index, &sqe, ready) {
+                Ok(()) => {
+                    budget.bytes = budget.bytes.saturating_sub(u64::from(ready.command.bytes));
+                    sq.push();
+                    return true;
                 }
-                Err(Stop::Done) => {
-                    env.succeeded(&command);
-                    self.end(cx, env, sq, command, Status::SUCCESS);
-                }
-                Err(Stop::Refused(refusal)) => {
-                    let status = env.refused(sq.queue.qid(), &command, refusal);
-                    self.end(cx, env, sq, command, status);
-                }
-                Err(Stop::Later) => {
-                    sq.held = Some(sqe);
-                    self.cq.release();
-                    return None;
+                Err(stop) => {
+                    let command = ready.command;
+                    if !self.stopped(cx, env, sq, command, stop) {
+                        sq.held = Some(sqe);
+                        return false;
+                    }
                 }
             }
         }
-        None
+        false
     }
 
-    /// Submits a command that is in no slot; gives it back if its disk has no room.
+    /// Reserves a place for a completion.
     #[inline]
-    fn submit(&mut self, cx: &mut Cx, env: &mut Env, sq: &mut Sq, ready: Ready) -> Option<Ready> {
-        let Ready {
-            mut command,
-            mut io,
-        } = ready;
-        for _ in 0..STEPS {
-            let tag = self.slots.next_tag();
-            let channel = env.disks.get(command.disk).and_then(Disk::channel);
-            let (Some(tag), Some(channel)) = (tag, channel) else {
-                let status = env.refused(sq.queue.qid(), &command, GONE);
-                self.end(cx, env, sq, command, status);
-                return None;
-            };
-            match channel.submit(cx, tag, io) {
-                Submitted::Queued => {
-                    self.keep(env, sq, command, State::InRing);
-                    return None;
-                }
-                Submitted::Full(io) => return Some(Ready { command, io }),
-                Submitted::Done(status) => match next(cx, env, sq, &mut command, status) {
-                    Ok(next) => io = next,
-                    Err(status) => {
-                        self.end(cx, env, sq, command, status);
-                        return None;
-                    }
-                },
+    fn reserve(&mut self, env: &mut Env) -> bool {
+        !self.cq.is_parked() && (self.cq.reserve() || self.reserve_anew(env))
+    }
+
+    #[cold]
+    fn reserve_anew(&mut self, env: &mut Env) -> bool {
+        if let Err(bad) = self.cq.look(&env.doorbells) {
+            env.report.invalid_doorbell(bad);
+        }
+        self.cq.reserve()
+    }
+
+    /// An entry gave no request: ends its command, or answers `false` if it must be decoded again.
+    #[cold]
+    fn stopped(
+        &mut self,
+        cx: &Cx,
+        env: &mut Env,
+        sq: &mut Sq,
+        command: Command,
+        stop: Stop,
+    ) -> bool {
+        let status = match stop {
+            Stop::Done => {
+                env.succeeded(&command);
+                Status::SUCCESS
+            }
+            Stop::Refused(refusal) => env.refused(sq.queue.qid(), &command, refusal),
+            Stop::Later => {
+                self.cq.release();
+                return false;
+            }
+        };
+        self.end(cx, env, sq, command, status);
+        true
+    }
+
+    /// Submits a queue's first decoded command; `false` if its disk has no room.
+    #[inline]
+    fn submit(&mut self, cx: &mut Cx, env: &mut Env, sq: &mut Sq) -> bool {
+        let command = sq.front().command;
+        let tag = self.slots.next_tag();
+        let channel = env.disks.get(command.disk).and_then(Disk::channel);
+        let (Some(tag), Some(channel), Some(io)) = (tag, channel, sq.take_io()) else {
+            sq.pop();
+            let status = env.refused(sq.queue.qid(), &command, GONE);
+            self.end(cx, env, sq, command, status);
+            return true;
+        };
+        match channel.submit(cx, tag, io) {
+            Submitted::Full(io) => {
+                sq.front().io = Some(io);
+                return false;
+            }
+            Submitted::Done(IoStatus::Ok) if command.plan == NO_PLAN => {
+                sq.pop();
+                env.succeeded(&command);
+                self.end(cx, env, sq, command, Status::SUCCESS);
+            }
+            Submitted::Done(status) => {
+                sq.pop();
+                self.go_on(cx, env, sq, command, status);
+            }
+            Submitted::Queued => {
+                sq.pop();
+                self.keep(env, sq, command, State::InRing);
             }
         }
-        self.keep(env, sq, command, State::Waiting(io));
-        None
+        true
+    }
+
+    /// Goes on with a command whose first request has ended at once: it may need more, or has failed.
+    #[cold]
+    fn go_on(
+        &mut self,
+        cx: &mut Cx,
+        env: &mut Env,
+        sq: &mut Sq,
+        mut command: Command,
+        status: IoStatus,
+    ) {
+        match next(cx, env, sq, &mut command, status) {
+            Err(status) => self.end(cx, env, sq, command, status),
+            Ok(io) => self.keep(env, sq, command, State::Waiting(io)),
+        }
     }
 }
 
@@ -353,7 +343,7 @@ impl QueueGroup {
             return false;
         };
         match sq.queue.look(&env.doorbells) {
-            Ok(0) if !sq.pending => {
+            Ok(0) if !sq.has_pending() => {
                 sq.queue.prefetch();
                 return false;
             }
@@ -375,29 +365,24 @@ impl QueueGroup {
             bytes: BATCH_BYTES,
         };
         let mut submitted = false;
-        let mut current = match sq.stuck.take().or_else(|| sq.ahead.take()) {
-            Some(ready) => Some(ready),
-            None => side.fetch(cx, env, sq, index, &mut budget),
-        };
-        while let Some(ready) = current {
-            let ahead = match sq.ahead.take() {
-                Some(ahead) => Some(ahead),
-                None => side.fetch(cx, env, sq, index, &mut budget),
-            };
-            if let Some(ahead) = &ahead
-                && let Some(channel) = env.disks.get(ahead.command.disk).and_then(Disk::channel)
-            {
-                channel.prefetch(&ahead.io);
+        loop {
+            while sq.taken() < 2 && side.fetch(cx, env, sq, index, &mut budget) {}
+            if sq.taken() == 0 {
+                break;
             }
-            if let Some(full) = side.submit(cx, env, sq, ready) {
-                sq.stuck = Some(full);
-                sq.ahead = ahead;
+            if let Some(Ready {
+                command,
+                io: Some(io),
+            }) = sq.second()
+                && let Some(channel) = env.disks.get(command.disk).and_then(Disk::channel)
+            {
+                channel.prefetch(io);
+            }
+            if !side.submit(cx, env, sq) {
                 break;
             }
             submitted = true;
-            current = ahead;
         }
-        sq.note_pending();
         if env.doorbells.has_shadow() {
             hush(env, sq);
         }

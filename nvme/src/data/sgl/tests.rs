@@ -41,6 +41,23 @@ fn last(offset: u64, descriptors: u32) -> SglDescriptor {
     SglDescriptor::new(SglType::LAST_SEGMENT, BASE + offset, descriptors * 16)
 }
 
+#[derive(Debug)]
+struct Data {
+    segments: Segments,
+    buckets: Buckets,
+}
+
+fn resolve(
+    view: &MapView,
+    first: SglDescriptor,
+    len: usize,
+    access: Access,
+) -> Result<Data, DataError> {
+    let mut segments = Segments::new();
+    let buckets = push(view, first, len, access, &mut segments)?;
+    Ok(Data { segments, buckets })
+}
+
 impl Guest {
     fn put(&self, offset: usize, descriptors: &[SglDescriptor]) {
         for (n, descriptor) in descriptors.iter().enumerate() {
@@ -48,7 +65,7 @@ impl Guest {
         }
     }
 
-    fn read(&self, first: SglDescriptor, len: usize) -> Result<Data, DataError> {
+    fn take(&self, first: SglDescriptor, len: usize) -> Result<Data, DataError> {
         resolve(&self.view, first, len, Access::WRITE)
     }
 
@@ -57,13 +74,13 @@ impl Guest {
     }
 
     fn lens(&self, first: SglDescriptor, len: usize) -> Vec<usize> {
-        let data = self.read(first, len).unwrap();
+        let data = self.take(first, len).unwrap();
         data.segments.iovecs().iter().map(|v| v.iov_len).collect()
     }
 
     fn refuses(&self, first: SglDescriptor, len: usize, status: Status) {
         assert_eq!(
-            self.read(first, len).unwrap_err(),
+            self.take(first, len).unwrap_err(),
             DataError::Malformed(status)
         );
     }
@@ -81,7 +98,7 @@ fn one_block_may_lie_anywhere() {
     guest.refuses(block(0, 511), 512, Status::DATA_SGL_LENGTH_INVALID);
     guest.refuses(block(0, 0), 512, Status::DATA_SGL_LENGTH_INVALID);
     let outside = SglDescriptor::new(SglType::DATA_BLOCK, u64::MAX - 3, 512);
-    assert!(matches!(guest.read(outside, 512), Err(DataError::Fault(_))));
+    assert!(matches!(guest.take(outside, 512), Err(DataError::Fault(_))));
 }
 
 #[test]
@@ -183,7 +200,7 @@ fn bit_buckets_swallow_what_is_read_and_give_nothing_to_write() {
             block(0x3000, 62),
         ],
     );
-    let data = guest.read(last(0x100, 5), 512).unwrap();
+    let data = guest.take(last(0x100, 5), 512).unwrap();
     assert_eq!(
         data.buckets.as_slice(),
         [
@@ -204,7 +221,7 @@ fn bit_buckets_swallow_what_is_read_and_give_nothing_to_write() {
         17,
         Status::INVALID_NUMBER_OF_SGL_DESCRIPTORS,
     );
-    let all = guest.read(bucket(512), 512).unwrap();
+    let all = guest.take(bucket(512), 512).unwrap();
     assert_eq!(all.segments.len(), 0);
 }
 
@@ -212,7 +229,7 @@ fn bit_buckets_swallow_what_is_read_and_give_nothing_to_write() {
 fn an_unmapped_segment_is_a_fault() {
     let guest = guest();
     let outside = SglDescriptor::new(SglType::LAST_SEGMENT, 0x5000, 32);
-    let error = guest.read(outside, 512).unwrap_err();
+    let error = guest.take(outside, 512).unwrap_err();
     assert_eq!(error.status(), Status::DATA_TRANSFER_ERROR);
 }
 
@@ -234,7 +251,7 @@ proptest! {
         }
         let mut first = SglDescriptor::new(SglType(first[15] % 4), BASE + u64::from(first[0]) * 8, u32::from(first[8]) * 16);
         first.length &= 0x3f0;
-        if let Ok(data) = guest.read(first, len) {
+        if let Ok(data) = guest.take(first, len) {
             let dropped: usize = data.buckets.as_slice().iter().map(|bucket| bucket.len).sum();
             prop_assert_eq!(data.segments.len() + dropped, len);
         }

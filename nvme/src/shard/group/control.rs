@@ -1,5 +1,6 @@
 //! The rare doings of a group: deletion, abort, reset, changes of the map, of namespaces and of the doorbells' place.
 
+use super::super::sq::MARKS;
 use super::*;
 
 impl QueueGroup {
@@ -12,10 +13,8 @@ impl QueueGroup {
         sq.deleting = true;
         // An entry that was not decoded has no place reserved; nobody has promised it a completion.
         sq.held = None;
-        let (stuck, ahead) = (sq.stuck.take(), sq.ahead.take());
-        sq.pending = false;
-        for ready in stuck.into_iter().chain(ahead) {
-            side.end(cx, env, sq, ready.command, Status::ABORTED_SQ_DELETION);
+        while let Some(command) = sq.take_if(|_| true) {
+            side.end(cx, env, sq, command, Status::ABORTED_SQ_DELETION);
         }
     }
 
@@ -62,16 +61,12 @@ impl QueueGroup {
         let Some(sq) = sqs.get_mut(at).and_then(Option::as_mut) else {
             return false;
         };
-        let is_it = |ready: &mut Ready| ready.command.cid == cid;
-        let ready = sq.stuck.take_if(is_it).or_else(|| sq.ahead.take_if(is_it));
-        if let Some(ready) = ready {
-            sq.note_pending();
-            side.end(cx, env, sq, ready.command, Status::ABORT_REQUESTED);
+        if let Some(command) = sq.take_if(|command| command.cid == cid) {
+            side.end(cx, env, sq, command, Status::ABORT_REQUESTED);
             return true;
         }
         if let Some(sqe) = sq.held.take_if(|sqe| sqe.cid() == cid) {
             if side.cq.reserve() {
-                sq.note_pending();
                 let command = Command::undecoded(at, &sqe);
                 side.end(cx, env, sq, command, Status::ABORT_REQUESTED);
                 return true;
@@ -118,10 +113,9 @@ impl QueueGroup {
     pub(in crate::shard) fn stop(&mut self, cx: &mut Cx, env: &mut Env) {
         for sq in self.sqs.iter_mut().flatten() {
             sq.held = None;
-            for ready in sq.stuck.take().into_iter().chain(sq.ahead.take()) {
-                env.plans.release(ready.command.plan);
+            while let Some(command) = sq.take_if(|_| true) {
+                env.plans.release(command.plan);
             }
-            sq.pending = false;
         }
         while let Some((index, command, state)) = self.side.slots.pop() {
             if let State::Stalled(op) = state {
@@ -155,16 +149,12 @@ impl QueueGroup {
     pub(in crate::shard) fn purge(&mut self, cx: &Cx, env: &mut Env) {
         let Self { side, sqs, .. } = self;
         for sq in sqs.iter_mut().flatten() {
-            let mut gone = |ready: &mut Ready| {
-                let disk = env.disks.get(ready.command.disk);
+            while let Some(command) = sq.take_if(|command| {
+                let disk = env.disks.get(command.disk);
                 disk.is_none_or(|disk| disk.is_leaving())
-            };
-            let stuck = sq.stuck.take_if(&mut gone);
-            let ahead = sq.ahead.take_if(&mut gone);
-            sq.note_pending();
-            for ready in stuck.into_iter().chain(ahead) {
-                let status = env.refused(sq.queue.qid(), &ready.command, GONE);
-                side.end(cx, env, sq, ready.command, status);
+            }) {
+                let status = env.refused(sq.queue.qid(), &command, GONE);
+                side.end(cx, env, sq, command, status);
             }
         }
     }
@@ -182,7 +172,7 @@ impl QueueGroup {
 
     /// Whether every submission queue is empty and nothing waits to be tried again: the next work comes with a doorbell.
     pub(in crate::shard) fn is_quiet(&self) -> bool {
-        let quiet = |sq: &Sq| !sq.pending && sq.queue.waiting() == 0;
+        let quiet = |sq: &Sq| !sq.has_pending() && sq.queue.waiting() == 0;
         !self.side.slots.has_queued() && self.sqs.iter().flatten().all(quiet)
     }
 

@@ -158,10 +158,14 @@ pub(crate) unsafe fn zero(dst: *mut u8, len: usize) {
 ///
 /// # Safety
 /// `at` must be readable for `8 * N` bytes and 8-aligned.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn read_words<const N: usize>(at: *const u8) -> [u64; N] {
-    // SAFETY: word `n` lies inside the caller's range and is aligned.
-    std::array::from_fn(|n| unsafe { at.cast::<u64>().add(n).read_volatile() })
+    let mut words = [0; N];
+    for (n, word) in words.iter_mut().enumerate() {
+        // SAFETY: word `n` lies inside the caller's range and is aligned.
+        *word = unsafe { at.cast::<u64>().add(n).read_volatile() };
+    }
+    words
 }
 
 /// Loads a `u32` with acquire ordering.

@@ -288,7 +288,7 @@ impl Window {
 
     /// Reads an entry of `N` words of 8 bytes at an 8-aligned offset, each word once: what [`Window::read`] does, but straight
     /// into registers.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn read_words<const N: usize>(&self, offset: usize) -> Option<[u64; N]> {
         let host = self

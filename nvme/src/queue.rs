@@ -181,7 +181,7 @@ impl SubmissionQueue {
     }
 
     /// Takes the next entry, by value; `None` if none is known to wait or the queue is parked.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pop(&mut self) -> Option<Sqe> {
         if self.head == self.tail {
             return None;

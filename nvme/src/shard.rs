@@ -13,6 +13,7 @@
 //! Ending (reset, removal, death of the controller) is one drain: nothing more is fetched, operations in the ring end
 //! without completions, then all queues go and with them all leases on the client's memory.
 
+mod completer;
 mod control;
 pub(crate) mod disks;
 pub(crate) mod env;

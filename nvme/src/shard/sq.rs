@@ -50,6 +50,12 @@ impl Sq {
         self.taken > 0 || self.held.is_some()
     }
 
+    /// Whether the next entry is not simply the next one of the ring.
+    #[inline]
+    pub(super) fn is_special(&self) -> bool {
+        self.held.is_some() || !self.marks.is_empty()
+    }
+
     /// Decoded commands.
     #[inline]
     pub(super) fn taken(&self) -> u8 {

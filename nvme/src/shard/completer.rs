@@ -242,6 +242,8 @@ impl Completer {
     #[cold]
     fn refuse_front(&mut self, cx: &Cx, env: &mut Env, sq: &mut Sq) -> bool {
         let command = sq.front().command;
+        // Not left in its place: it holds the client's memory.
+        sq.take_io();
         sq.pop();
         let status = env.refused(sq.queue.qid(), &command, GONE);
         self.end(cx, env, sq, command, status);

@@ -1,11 +1,11 @@
 //! The controller's shards, seen from home: made when their reactor gets its first queue, reached by message only.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use guest_memory::{DmaMap, SharedMemory};
-use reactor::{Ack, Cx, Event, Idle, Poll, Poller, ReactorHandle};
+use reactor::{Ack, Cx, Event, Idle, Poll, Poller, ReactorHandle, Seat};
 
 use crate::config::ControllerConfig;
 use crate::messages::{FromShard, ShardCounters, ToShard};
@@ -95,38 +95,6 @@ impl Poller for Guarded {
 
     fn idle(&self) -> Idle {
         self.shard.idle()
-    }
-}
-
-/// How many completion queues of this process each reactor serves, by its processor number.
-static LOAD: Mutex<BTreeMap<u32, u32>> = Mutex::new(BTreeMap::new());
-
-/// A completion queue's share of a reactor's load.
-#[derive(Debug)]
-struct Seat(u32);
-
-impl Seat {
-    /// Takes a seat on the reactor with the fewest; of equal ones the first from `start` on.
-    fn take(reactors: &[ReactorHandle], start: usize) -> Option<(usize, Self)> {
-        let mut load = LOAD.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = reactors.len();
-        let order = (0..count).map(|step| (start + step) % count);
-        let chosen = order.min_by_key(|index| {
-            let lcore = reactors.get(*index).map_or(0, ReactorHandle::lcore);
-            load.get(&lcore).copied().unwrap_or(0)
-        })?;
-        let lcore = reactors.get(chosen)?.lcore();
-        *load.entry(lcore).or_default() += 1;
-        Some((chosen, Self(lcore)))
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut load = LOAD.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(seats) = load.get_mut(&self.0) {
-            *seats = seats.saturating_sub(1);
-        }
     }
 }
 

@@ -2,24 +2,31 @@
 
 use std::time::Duration;
 
-use reactor::{ticks, ticks_of};
+use crate::ticks::{ticks, ticks_of};
 
 /// Lines let through at once before the limit holds.
 const BURST: u32 = 8;
 /// After that, one line per this time.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// A token bucket for log lines; one per controller or shard.
+/// A token bucket for log lines; one per device and reactor.
 #[derive(Clone, Debug)]
-pub(crate) struct LogLimit {
+pub struct LogLimit {
     tokens: u32,
     refilled: u64,
     suppressed: u64,
 }
 
+impl Default for LogLimit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl LogLimit {
     /// A full bucket.
-    pub(crate) fn new() -> Self {
+    #[must_use]
+    pub fn new() -> Self {
         Self {
             tokens: BURST,
             refilled: ticks(),
@@ -28,7 +35,7 @@ impl LogLimit {
     }
 
     /// Whether a line may be written now; if so, how many were left out since the last one.
-    pub(crate) fn admit(&mut self) -> Option<u64> {
+    pub fn admit(&mut self) -> Option<u64> {
         let (now, interval) = (ticks(), ticks_of(INTERVAL).max(1));
         let earned = now.wrapping_sub(self.refilled) / interval;
         if earned > 0 {
@@ -50,7 +57,8 @@ impl LogLimit {
     }
 }
 
-/// A warning about what a guest did: `guest_warn!(limit, field = value, "text")`.
+/// A warning about what a guest did, if its [`LogLimit`] admits it: `guest_warn!(limit, field = value, "text")`.
+#[macro_export]
 macro_rules! guest_warn {
     ($limit:expr, $($line:tt)*) => {
         if let Some(suppressed) = $limit.admit() {
@@ -58,8 +66,6 @@ macro_rules! guest_warn {
         }
     };
 }
-pub(crate) use guest_warn;
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,3 @@
+//! Log lines that a guest can cause, kept from becoming a flood.
+
+pub(crate) use reactor::{LogLimit, guest_warn};

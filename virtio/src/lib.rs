@@ -19,9 +19,12 @@
 //! What it does not do: legacy and transitional devices, administration queues, shared memory regions, zoned disks.
 #![forbid(unsafe_code)]
 
+mod blk;
 mod device;
 mod queue;
+mod worker;
 
+pub use blk::{Blk, BlkConfig, BlkHandle, BlkSnapshot, Coalescing, MAX_QUEUES, QueueInfo};
 pub use device::{Device, DeviceEvent, Inflight, Interrupt, Kick, QueueSetup, RingState};
 pub use pci::{InterruptKind, Interrupts};
 pub use queue::{Buffer, Chain, DirtyLog, Head, Ring, RingError};

@@ -1,7 +1,8 @@
 //! A type 0 configuration space with the capabilities that storage functions need.
 //!
 //! Sources: PCI Local Bus 3.0 section 6.1 (header), PCI Bus Power Management 1.2 section 3.2, PCI Express Base 4.0 section
-//! 7.5.3 (PCI Express capability) and 6.6.2 (function level reset), PCI Local Bus 3.0 section 6.8.2 (MSI-X).
+//! 7.5.3 (PCI Express capability) and 6.6.2 (function level reset), PCI Local Bus 3.0 section 6.8.2 (MSI-X) and appendix H
+//! (capability IDs: vendor specific).
 
 /// Size of a PCI Express function's configuration space in bytes.
 pub const CONFIG_SIZE: usize = 4096;
@@ -23,6 +24,7 @@ const COMMAND_BUS_MASTER: u16 = 1 << 2;
 const COMMAND_INTX_DISABLE: u16 = 1 << 10;
 
 const CAP_PM: u8 = 0x01;
+const CAP_VENDOR: u8 = 0x09;
 const CAP_PCIE: u8 = 0x10;
 const CAP_MSIX: u8 = 0x11;
 
@@ -211,6 +213,15 @@ impl ConfigSpace {
         let at = self.add_capability(CAP_MSIX, &body, &control);
         self.msix = Some(at);
         self
+    }
+
+    /// Adds a vendor-specific capability: its ID, the link, its length, then `body`, of which the bits set in `writable`
+    /// (from the body's first byte) are the driver's. Answers the offset of the body.
+    pub fn add_vendor(&mut self, body: &[u8], writable: &[u8]) -> u64 {
+        let len = u8::try_from(body.len() + 3).unwrap_or(u8::MAX);
+        let body = [&[len], body].concat();
+        let writable = [&[0], writable].concat();
+        self.add_capability(CAP_VENDOR, &body, &writable) as u64 + 3
     }
 
     /// Reads; bytes beyond the end are zero.

@@ -21,10 +21,12 @@
 
 mod blk;
 mod device;
+mod pci;
 mod queue;
 mod worker;
 
+pub use ::pci::{InterruptKind, Interrupts};
 pub use blk::{Blk, BlkConfig, BlkHandle, BlkSnapshot, Coalescing, MAX_QUEUES, QueueInfo};
 pub use device::{Device, DeviceEvent, Inflight, Interrupt, Kick, QueueSetup, RingState};
-pub use pci::{InterruptKind, Interrupts};
+pub use pci::{VirtioPci, VirtioPciConfig};
 pub use queue::{Buffer, Chain, DirtyLog, Head, Ring, RingError};

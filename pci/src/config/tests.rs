@@ -90,6 +90,35 @@ fn capabilities_are_linked_and_read_only() {
 }
 
 #[test]
+fn vendor_capabilities_tell_their_length_and_keep_what_is_the_drivers() {
+    let mut space = nvme();
+    let first = space.add_vendor(&[1, 4, 0, 0, 0], &[]);
+    let second = space.add_vendor(&[5, 0, 0, 0, 0, 0xee], &[0, 0xff, 0x0f]);
+    let at = capability(&space, CAP_VENDOR);
+    assert_eq!(at + 3, first);
+    assert_eq!(read16(&space, at + 2), 0x0108, "length 8, then the body");
+    let next = u64::from(read16(&space, at).to_le_bytes()[1]);
+    assert_eq!(next + 3, second);
+    assert_eq!(
+        read16(&space, next).to_le_bytes(),
+        [CAP_VENDOR, 0],
+        "the last one"
+    );
+    assert_eq!(read16(&space, next + 2), 0x0509);
+    assert_eq!(next % 4, 0);
+    space.write(next, &[0xff; 12]);
+    let mut body = [0; 6];
+    space.read(second, &mut body);
+    assert_eq!(body, [5, 0xff, 0x0f, 0, 0, 0xee]);
+    space.write(first, &[0xff; 5]);
+    space.read(first, &mut body[..5]);
+    assert_eq!(body[..5], [1, 4, 0, 0, 0]);
+    space.reset();
+    space.read(second, &mut body);
+    assert_eq!(body, [5, 0, 0, 0, 0, 0xee]);
+}
+
+#[test]
 fn msix_control_keeps_only_enable_and_mask() {
     let mut space = nvme();
     let at = capability(&space, CAP_MSIX) + 2;

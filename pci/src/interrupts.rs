@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwapOption;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use reactor::Bell;
 
 /// The interrupt indexes of VFIO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +22,41 @@ pub enum InterruptKind {
     Request,
 }
 
+/// A client's eventfd, and how to raise it.
+#[derive(Debug)]
+enum Event {
+    /// A write to it fails where it would wait (`O_NONBLOCK`): what VMMs that hand it to KVM make.
+    Writable(Arc<OwnedFd>),
+    /// A write to it waits while its counter is at the limit, where any client can put it: raised the longer way.
+    Waiting(Box<Bell>),
+}
+
+impl Event {
+    /// # Errors
+    /// `EINVAL` if the descriptor is no eventfd; what keeps a [`Bell`] from being made.
+    fn new(fd: Arc<OwnedFd>) -> Result<Self, Errno> {
+        let flags = fcntl(&*fd, FcntlArg::F_GETFL)?;
+        if OFlag::from_bits_truncate(flags).contains(OFlag::O_NONBLOCK) {
+            return Ok(Self::Writable(fd));
+        }
+        match Bell::new(&fd) {
+            Ok(bell) => Ok(Self::Waiting(Box::new(bell))),
+            Err(error) => Err(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)),
+        }
+    }
+
+    fn raise(&self) {
+        match self {
+            // EAGAIN: the counter is at its limit, so the client has a signal to take anyway.
+            Self::Writable(fd) => drop(nix::unistd::write(fd, &1u64.to_ne_bytes())),
+            Self::Waiting(bell) => bell.ring(),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Line {
-    event: ArcSwapOption<OwnedFd>,
+    event: ArcSwapOption<Event>,
     masked: AtomicBool,
     pending: AtomicBool,
 }
@@ -32,7 +66,7 @@ struct Line {
 pub struct Vector(Arc<Line>);
 
 impl Vector {
-    /// Raises the interrupt: one `write` to the client's descriptor. While the vector is masked or has no descriptor the
+    /// Raises the interrupt: one system call, which does not wait for the client. While the vector is masked or has no descriptor the
     /// interrupt is kept pending and raised once on unmasking or installation.
     pub fn signal(&self) {
         if self.0.masked.load(Ordering::Acquire) {
@@ -47,10 +81,7 @@ impl Vector {
         }
         let event = self.0.event.load();
         match event.as_deref() {
-            Some(fd) => {
-                // EAGAIN: the counter is at its limit, so the client has a signal to take anyway.
-                let _ = nix::unistd::write(fd, &1u64.to_ne_bytes());
-            }
+            Some(event) => event.raise(),
             None => {
                 self.0.pending.store(true, Ordering::Release);
                 if self.0.event.load().is_some() {
@@ -66,7 +97,7 @@ impl Vector {
         }
     }
 
-    fn install(&self, event: Option<Arc<OwnedFd>>) {
+    fn install(&self, event: Option<Arc<Event>>) {
         let present = event.is_some();
         self.0.event.store(event);
         if present {
@@ -150,7 +181,8 @@ impl Interrupts {
     /// Installs or replaces descriptors from `start` on; a pending interrupt is raised on the new one at once.
     ///
     /// # Errors
-    /// `EINVAL` if there are not that many.
+    /// `EINVAL` if there are not that many or a descriptor is no eventfd, or why an eventfd cannot be used; nothing has
+    /// changed.
     pub fn install(
         &self,
         kind: InterruptKind,
@@ -158,7 +190,12 @@ impl Interrupts {
         events: Vec<Option<Arc<OwnedFd>>>,
     ) -> Result<(), Errno> {
         let count = u32::try_from(events.len()).map_err(|_| Errno::EINVAL)?;
-        for (vector, event) in self.range(kind, start, count)?.iter().zip(events) {
+        let range = self.range(kind, start, count)?;
+        let events = events
+            .into_iter()
+            .map(|fd| fd.map(|fd| Event::new(fd).map(Arc::new)).transpose())
+            .collect::<Result<Vec<_>, _>>()?;
+        for (vector, event) in range.iter().zip(events) {
             vector.install(event);
         }
         Ok(())

@@ -30,6 +30,7 @@
 //! that may block; helpers do that and send a message.
 
 mod ack;
+mod bell;
 mod cx;
 mod handle;
 mod limit;
@@ -43,6 +44,7 @@ mod thread;
 mod ticks;
 
 pub use ack::{Ack, AckReceiver};
+pub use bell::Bell;
 pub use cx::{Cx, TimerId, WatchId};
 pub use handle::{Gone, Pending, ReactorHandle};
 pub use limit::LogLimit;

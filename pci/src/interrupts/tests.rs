@@ -1,12 +1,12 @@
+use std::os::fd::AsFd;
+
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::*;
 
 fn event() -> (Arc<OwnedFd>, EventFd) {
     let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).unwrap();
-    let fd = std::os::fd::AsFd::as_fd(&event)
-        .try_clone_to_owned()
-        .unwrap();
+    let fd = event.as_fd().try_clone_to_owned().unwrap();
     (Arc::new(fd), event)
 }
 
@@ -78,6 +78,60 @@ fn ranges_outside_are_refused() {
         Err(Errno::EINVAL)
     );
     assert_eq!(interrupts.count(InterruptKind::Error), 1);
+}
+
+#[test]
+fn a_full_counter_keeps_nobody_waiting_whatever_the_client_made_of_its_descriptor() {
+    for flags in [EfdFlags::empty(), EfdFlags::EFD_NONBLOCK] {
+        for fill in [1, u64::MAX - 2, u64::MAX - 1] {
+            let interrupts = Interrupts::new(0, 2);
+            let full = EventFd::from_flags(flags | EfdFlags::EFD_CLOEXEC).unwrap();
+            let fd = Arc::new(full.as_fd().try_clone_to_owned().unwrap());
+            full.write(fill).unwrap();
+            let (bystander, seen) = event();
+            interrupts
+                .install(InterruptKind::Msix, 0, vec![Some(fd), Some(bystander)])
+                .unwrap();
+            for _ in 0..3 {
+                interrupts.trigger(InterruptKind::Msix, 0, 2).unwrap();
+            }
+            assert_eq!(count(&seen), 3);
+            // The client finds its counter raised, and full at most.
+            assert!(full.read().unwrap() >= fill.saturating_add(3).min(u64::MAX - 1));
+            interrupts.trigger(InterruptKind::Msix, 0, 1).unwrap();
+            assert_eq!(full.read().unwrap(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_blocks_on_its_descriptor_can_go_on_doing_so() {
+    let interrupts = Interrupts::new(0, 1);
+    let blocking = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).unwrap();
+    let fd = Arc::new(blocking.as_fd().try_clone_to_owned().unwrap());
+    interrupts
+        .install(InterruptKind::Msix, 0, vec![Some(Arc::clone(&fd))])
+        .unwrap();
+    let waiting = std::thread::spawn(move || blocking.read().unwrap());
+    interrupts.trigger(InterruptKind::Msix, 0, 1).unwrap();
+    assert_eq!(waiting.join().unwrap(), 1);
+    let flags = fcntl(&*fd, FcntlArg::F_GETFL).unwrap();
+    assert!(!OFlag::from_bits_truncate(flags).contains(OFlag::O_NONBLOCK));
+}
+
+#[test]
+fn one_bad_descriptor_installs_none() {
+    let interrupts = Interrupts::new(0, 2);
+    let (good, seen) = event();
+    let (_, pipe) = nix::unistd::pipe().unwrap();
+    let refused = interrupts.install(
+        InterruptKind::Msix,
+        0,
+        vec![Some(good), Some(Arc::new(pipe))],
+    );
+    assert_eq!(refused, Err(Errno::EINVAL));
+    interrupts.trigger(InterruptKind::Msix, 0, 2).unwrap();
+    assert_eq!(count(&seen), 0);
 }
 
 #[test]

@@ -95,7 +95,7 @@ impl Irqs {
             IrqAction::Trigger => {
                 return interrupts
                     .install(kind, start, events)
-                    .map_err(no_such_vector);
+                    .map_err(|errno| Rejection::new(errno, "descriptor of an interrupt"));
             }
             IrqAction::Mask => true,
             IrqAction::Unmask => false,
@@ -152,8 +152,8 @@ fn no_such_vector(errno: Errno) -> Rejection {
     Rejection::new(errno, "no such interrupt vector")
 }
 
-/// Refuses a descriptor on which a write might block: interrupts are raised from reactors. An eventfd is an anonymous
-/// inode, which has no file type; pipes, sockets, terminals and files have one.
+/// Refuses what is no eventfd before any of the message has an effect. An eventfd is an anonymous inode, which has no file
+/// type; pipes, sockets, terminals and files have one, and a write to them might block a reactor.
 fn check_eventfd(fd: &OwnedFd) -> Result<(), Rejection> {
     let stat = fstat(fd).map_err(|errno| Rejection::new(errno, "descriptor of an interrupt"))?;
     if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()).is_empty() {

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from guest.guest import SCENARIO_TIMEOUT, Guest, Results
-from guest.lab import Lab
+from guest import bootdisk
+from guest.guest import SCENARIO_TIMEOUT, Guest, Results, kernel_arguments, write_scenario
+from guest.lab import DEFAULT_KERNEL, Lab
 from guest.scratch import Scratch
 from guest.target import Target
 
@@ -26,6 +28,17 @@ class Peer(enum.Enum):
 
     VTARGET = "vtarget"
     QEMU = "qemu"
+
+
+class Face(enum.Enum):
+    """What a guest sees of a disk, and the transport it comes over."""
+
+    # An NVMe controller over vfio-user.
+    NVME = "nvme"
+    # A virtio-blk PCI device over vfio-user.
+    VFU = "vfu"
+    # virtio-blk over vhost-user: QEMU has the PCI device, the daemon the queues.
+    VHOST = "vhost"
 
 
 class CaseFailed(Exception):
@@ -100,10 +113,11 @@ class Disk:
 
 @dataclass
 class Controller:
-    """An NVMe controller with one or more disks as its namespaces, and QEMU's arguments to give it to a guest."""
+    """A device with one or more disks, found by its serial number, and QEMU's arguments to give it to a guest."""
 
     serial: str
-    nqn: str
+    # Of the subsystem, where it is NVMe.
+    nqn: str = ""
     arguments: list[str] = field(default_factory=list)
 
 
@@ -155,14 +169,25 @@ class Environment:
         if self._target is not None:
             self._target.stop()
 
-    def disk(self, name: str, size: int, backing: str = "malloc", block_size: int = 512) -> Disk:
-        """Makes a disk of `size` bytes: `malloc` (the daemon's memory), `uring` or `aio` (a sparse file)."""
+    def disk(
+        self,
+        name: str,
+        size: int,
+        backing: str = "malloc",
+        block_size: int = 512,
+        fill: Callable[[Path], None] | None = None,
+    ) -> Disk:
+        """Makes a disk of `size` bytes: `malloc` (the daemon's memory), `uring` or `aio` (a sparse file).
+
+        `fill` writes the file before anybody opens it."""
         path = None
         if backing != "malloc" or self.peer is Peer.QEMU:
             path = self.artifacts / f"{name}.img"
             path.unlink(missing_ok=True)
             path.touch()
             os.truncate(path, size)
+            if fill is not None:
+                fill(path)
         disk = Disk(name, size, block_size, path)
         self._disks.append(disk)
         if self.peer is Peer.VTARGET:
@@ -176,21 +201,64 @@ class Environment:
 
     def controller(self, serial: str, disks: Sequence[Disk], **subsystem: Any) -> Controller:
         """Makes a controller that a guest finds by its serial number; the disks are its namespaces 1, 2, …"""
-        controller = Controller(serial, f"nqn.2026-01.org.vtarget:{serial}")
         if self.peer is Peer.QEMU:
-            controller.arguments = self._qemu_controller(serial, disks)
-            return controller
-        daemon = self.daemon()
-        daemon.call("nvmf_create_subsystem", nqn=controller.nqn, serial_number=serial, allow_any_host=True, **subsystem)
-        for disk in disks:
-            daemon.call("nvmf_subsystem_add_ns", nqn=controller.nqn, namespace={"bdev_name": disk.name})
-        controller.arguments = self.endpoint(controller.nqn, serial)
-        return controller
+            return Controller(serial, arguments=self._qemu_controller(serial, disks))
+        nqn = self.subsystem(serial, disks, **subsystem)
+        return Controller(serial, nqn, self.endpoint(nqn, serial))
 
-    def endpoint(self, nqn: str, name: str) -> list[str]:
+    def subsystem(self, serial: str, disks: Sequence[Disk], **options: Any) -> str:
+        """Makes a subsystem with the disks as its namespaces 1, 2, …; gives its qualified name."""
+        daemon = self.daemon()
+        nqn = f"nqn.2026-01.org.vtarget:{serial}"
+        daemon.call("nvmf_create_subsystem", nqn=nqn, serial_number=serial, allow_any_host=True, **options)
+        for disk in disks:
+            daemon.call("nvmf_subsystem_add_ns", nqn=nqn, namespace={"bdev_name": disk.name})
+        return nqn
+
+    def endpoint(self, nqn: str, name: str, **properties: Any) -> list[str]:
         """Adds a listener to the subsystem; gives QEMU's arguments for a device on it."""
-        socket = self.daemon().listen(nqn, name)
-        return ["-device", f'{{"driver":"vfio-user-pci","socket":{{"path":"{socket}","type":"unix"}}}}']
+        return vfio_user_device(self.daemon().listen(nqn, name), properties)
+
+    def bootable(self, name: str, size: int, scenario: str, *, backing: str = "uring", append: str = "") -> Disk:
+        """Makes a disk that a guest boots from, by whatever firmware, and that brings `scenario` along.
+
+        The scenario has no programs but the shell and busybox: what the firmware has to read counts.
+        """
+        kernel = self.lab.kernel(DEFAULT_KERNEL)
+        own = self.artifacts / f"{name}.scenario"
+        write_scenario(own, scenario)
+
+        def fill(path: Path) -> None:
+            archives = (self.lab.basics, kernel.modules, own)
+            bootdisk.write(path, size, self.lab, kernel.image, archives, kernel_arguments(append))
+
+        disk = self.disk(name, size, backing, fill=fill)
+        own.unlink()
+        return disk
+
+    def attach(self, face: Face, disk: Disk, *, queues: int = 1, packed: bool = False, **properties: Any) -> Controller:
+        """Gives the disk that face; the guest finds it by the disk's name as serial number.
+
+        `queues` and `packed` are for virtio; `properties` are QEMU's for the device.
+        """
+        controller = Controller(disk.name)
+        if self.peer is Peer.QEMU:
+            if face is Face.NVME:
+                return replace(controller, arguments=self._qemu_controller(disk.name, [disk], properties))
+            return replace(controller, arguments=self._qemu_virtio(disk, queues, packed, properties))
+        if face is Face.NVME:
+            nqn = self.subsystem(disk.name, [disk])
+            return replace(controller, nqn=nqn, arguments=self.endpoint(nqn, disk.name, **properties))
+        daemon = self.daemon()
+        if face is Face.VFU:
+            daemon.call(
+                "vfu_virtio_create_blk_endpoint", name=disk.name, bdev_name=disk.name, num_queues=queues, packed_ring=packed
+            )
+            return replace(controller, arguments=vfio_user_device(daemon.endpoint(disk.name), properties))
+        daemon.call("vhost_create_blk_controller", ctrlr=disk.name, dev_name=disk.name, packed_ring=packed)
+        return replace(
+            controller, arguments=vhost_user_device(daemon.endpoint(disk.name), disk.name, queues, packed, properties)
+        )
 
     def guest(self, scenario: str, controllers: Sequence[Controller], name: str = "guest", **options: Any) -> Guest:
         """Starts a guest with these controllers. The options are Guest's."""
@@ -207,10 +275,43 @@ class Environment:
         guest.kill()
         return results
 
-    def _qemu_controller(self, serial: str, disks: Sequence[Disk]) -> list[str]:
-        arguments = ["-device", f"nvme,id={serial},serial={serial},max_ioqpairs=16"]
+    def _qemu_controller(self, serial: str, disks: Sequence[Disk], properties: dict[str, Any] | None = None) -> list[str]:
+        arguments = device({"driver": "nvme", "id": serial, "serial": serial, "max_ioqpairs": 16, **(properties or {})})
         for disk in disks:
-            drive = f"if=none,id={disk.name},file={disk.path},format=raw,cache=none,aio=io_uring,discard=unmap"
-            blocks = f"logical_block_size={disk.block_size},physical_block_size={max(disk.block_size, 4096)}"
-            arguments += ["-drive", drive, "-device", f"nvme-ns,bus={serial},drive={disk.name},{blocks}"]
+            namespace = {"driver": "nvme-ns", "bus": serial, "drive": disk.name}
+            arguments += [*drive(disk), *device({**namespace, **block_sizes(disk)})]
         return arguments
+
+    def _qemu_virtio(self, disk: Disk, queues: int, packed: bool, properties: dict[str, Any]) -> list[str]:
+        virtio = {"driver": "virtio-blk-pci", "drive": disk.name, "serial": disk.name, "num-queues": queues, "packed": packed}
+        return [*drive(disk), *device({**virtio, **block_sizes(disk), **properties})]
+
+
+def device(properties: dict[str, Any]) -> list[str]:
+    """QEMU's arguments for a device with these properties."""
+    return ["-device", json.dumps(properties)]
+
+
+def block_sizes(disk: Disk) -> dict[str, int]:
+    """QEMU's properties for the sizes of its own device's blocks."""
+    return {"logical_block_size": disk.block_size, "physical_block_size": max(disk.block_size, 4096)}
+
+
+def drive(disk: Disk) -> list[str]:
+    """QEMU's arguments for the disk's file, for devices of its own."""
+    return ["-drive", f"if=none,id={disk.name},file={disk.path},format=raw,cache=none,aio=io_uring,discard=unmap"]
+
+
+def vfio_user_device(socket: Path, properties: dict[str, Any]) -> list[str]:
+    """QEMU's arguments for the device behind a vfio-user socket."""
+    return device({"driver": "vfio-user-pci", "socket": {"type": "unix", "path": str(socket)}, **properties})
+
+
+def vhost_user_device(socket: Path, name: str, queues: int, packed: bool, properties: dict[str, Any]) -> list[str]:
+    """QEMU's arguments for a virtio-blk device whose queues are worked behind a vhost-user socket.
+
+    QEMU looks for a daemon that went away ten times a second.
+    """
+    chardev = f"socket,id={name},path={socket},reconnect-ms=100"
+    virtio = {"driver": "vhost-user-blk-pci", "chardev": name, "num-queues": queues, "packed": packed}
+    return ["-chardev", chardev, *device({**virtio, **properties})]

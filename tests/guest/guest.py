@@ -10,6 +10,7 @@ The guest's side is `initramfs/init` and `initramfs/lib.sh`; the protocol is des
 from __future__ import annotations
 
 import contextlib
+import enum
 import queue
 import re
 import shutil
@@ -41,8 +42,32 @@ TROUBLE = re.compile(
 )
 
 
+class Firmware(enum.Enum):
+    """What a guest that boots from a disk starts with. Without, QEMU itself loads the kernel."""
+
+    SEABIOS = "pc"
+    OVMF = "efi"
+
+
 class GuestError(Exception):
     """The guest did not do what it should. The text ends with the last lines of its console."""
+
+
+def kernel_arguments(append: str) -> str:
+    """The command line every guest's kernel gets, with `append` behind it."""
+    # Warnings of the kernel are shown; a panic is final (a guest that reboots on its own would hide it); on a busy host the
+    # watchdog would otherwise give up the time stamp counter for a clock that is slow to emulate.
+    return f"console=ttyS0 loglevel=5 panic=0 tsc=reliable {append}".rstrip()
+
+
+def write_scenario(path: Path, scenario: str) -> None:
+    """Writes the archive that makes a guest of the laboratory's programs and modules: its init and what it shall do."""
+    with path.open("wb") as out:
+        archive = Archive(out)
+        archive.file("init", (INITRAMFS / "init").read_bytes(), 0o755)
+        archive.file("lib.sh", (INITRAMFS / "lib.sh").read_bytes())
+        archive.file("scenario", scenario.encode())
+        archive.close()
 
 
 @dataclass
@@ -78,12 +103,14 @@ class Guest:
         vcpus: int = 1,
         memory_mib: int = 512,
         default_devices: bool = False,
+        firmware: Firmware | None = None,
         append: str = "",
         accelerator: str | None = None,
         tolerate: str | None = None,
         echo: bool = False,
     ) -> None:
         """`devices` are QEMU's arguments for the disks; `default_devices` leaves QEMU's default VGA and network card in;
+        `firmware` boots from the first of the disks with a boot index, which brings the scenario (`Environment.bootable`);
         `append` goes to the kernel's command line; console lines that match `tolerate` are no trouble; `echo` copies the
         console to standard output."""
         self.name = name
@@ -96,6 +123,7 @@ class Guest:
         self._vcpus = vcpus
         self._memory_mib = memory_mib
         self._default_devices = default_devices
+        self._firmware = firmware
         self._append = append
         self._accelerator = accelerator or lab.accelerator()
         self._tolerate = re.compile(tolerate) if tolerate else None
@@ -112,6 +140,11 @@ class Guest:
     def console(self) -> Path:
         """The file that holds the whole console."""
         return self._directory / f"{self.name}.console.log"
+
+    @property
+    def firmware_log(self) -> Path:
+        """What the firmware said, if the guest was booted by one."""
+        return self._directory / f"{self.name}.firmware.log"
 
     @property
     def pid(self) -> int:
@@ -175,16 +208,18 @@ class Guest:
             self._channel.close()
             self._channel = None
         self._initrd.unlink(missing_ok=True)
+        self._variables.unlink(missing_ok=True)
 
     @property
     def _initrd(self) -> Path:
         return self._directory / f"{self.name}.initrd"
 
+    @property
+    def _variables(self) -> Path:
+        return self._directory / f"{self.name}.variables"
+
     def _command(self, channel: int) -> list[str]:
         kvm = self._accelerator == "kvm"
-        # Warnings of the kernel are shown; a panic is final (a guest that reboots on its own would hide it); on a busy host the
-        # watchdog would otherwise give up the time stamp counter for a clock that is slow to emulate.
-        append = f"console=ttyS0 loglevel=5 panic=0 tsc=reliable {self._append}".rstrip()
         return [
             *(self._lab.qemu(), "-name", self.name),
             *("-machine", "q35,memory-backend=memory", "-accel", self._accelerator, "-cpu", "host" if kvm else "max"),
@@ -194,21 +229,34 @@ class Guest:
             *("-display", "none", "-monitor", "none", "-serial", "stdio"),
             *("-chardev", f"socket,id=control,fd={channel}", "-serial", "chardev:control"),
             *(() if self._default_devices else ("-vga", "none", "-nic", "none")),
-            *("-kernel", str(self._kernel.image), "-initrd", str(self._write_initrd()), "-append", append),
+            *(self._direct_boot() if self._firmware is None else self._firmware_boot(self._firmware)),
             *self._devices,
         ]
 
-    def _write_initrd(self) -> Path:
+    def _direct_boot(self) -> list[str]:
+        own = self._directory / f"{self.name}.scenario"
+        write_scenario(own, self._scenario)
+        # The kernel unpacks one archive after the other.
         with self._initrd.open("wb") as out:
-            for part in (self._lab.programs, self._kernel.modules):
+            for part in (self._lab.programs, self._kernel.modules, own):
                 with part.open("rb") as source:
                     shutil.copyfileobj(source, out, 1 << 20)
-            archive = Archive(out)
-            archive.file("init", (INITRAMFS / "init").read_bytes(), 0o755)
-            archive.file("lib.sh", (INITRAMFS / "lib.sh").read_bytes())
-            archive.file("scenario", self._scenario.encode())
-            archive.close()
-        return self._initrd
+        own.unlink()
+        append = kernel_arguments(self._append)
+        return ["-kernel", str(self._kernel.image), "-initrd", str(self._initrd), "-append", append]
+
+    def _firmware_boot(self, firmware: Firmware) -> list[str]:
+        # Where SeaBIOS writes what it does; OVMF too, if it was built with its messages.
+        log = ["-chardev", f"file,id=firmware,path={self.firmware_log}", "-device", "isa-debugcon,iobase=0x402,chardev=firmware"]
+        if firmware is Firmware.SEABIOS:
+            return log
+        shutil.copyfile(self._lab.boot / "OVMF_VARS_4M.fd", self._variables)
+        flash = "if=pflash,format=raw"
+        return [
+            *log,
+            *("-drive", f"{flash},unit=0,readonly=on,file={self._lab.boot / 'OVMF_CODE_4M.fd'}"),
+            *("-drive", f"{flash},unit=1,file={self._variables}"),
+        ]
 
     def _read_console(self) -> None:
         assert self._process is not None and self._process.stdout is not None
@@ -284,4 +332,8 @@ class Guest:
         if not self.console.exists():
             return "  (no console)"
         shown = self.console.read_text(errors="replace").splitlines()[-lines:]
-        return "\n".join(f"  | {line}" for line in shown)
+        text = "\n".join(f"  | {line}" for line in shown)
+        if self.results.boot_seconds == 0.0 and self.firmware_log.exists():
+            said = self.firmware_log.read_text(errors="replace").splitlines()[-lines:]
+            text += "\n  the firmware said:\n" + "\n".join(f"  | {line}" for line in said)
+        return text

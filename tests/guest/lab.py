@@ -48,6 +48,16 @@ class Lab:
         """The archive with the guest's programs."""
         return self.directory / "programs.cpio"
 
+    @property
+    def basics(self) -> Path:
+        """The archive with no more programs than a shell and busybox."""
+        return self.directory / "basics.cpio"
+
+    @property
+    def boot(self) -> Path:
+        """The directory with GRUB and OVMF."""
+        return self.directory / "boot"
+
     def kernel(self, name: str) -> Kernel:
         """One of KERNELS."""
         directory = self.directory / "kernels" / name

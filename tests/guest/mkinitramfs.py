@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Builds the guest's file systems from unpacked Debian packages: one archive of programs, one of modules for each kernel.
+"""Builds the guest's file systems from unpacked Debian packages: archives of programs, one of modules for each kernel.
 
 The archives stay uncompressed: without KVM the guest would spend longer unpacking than the host needs to hand over the bytes.
 The guest's `init` is not in here; it travels with each run's scenario (see `guest.py`), so editing it rebuilds nothing.
@@ -12,6 +12,7 @@ import lzma
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -19,8 +20,9 @@ from guest.cpio import Archive
 
 # Beside busybox, whose applets are linked in wherever no program of this list has the name. The shell is dash, because
 # busybox's takes its own applets before any program of that name.
+BASICS = ("usr/bin/dash",)
 PROGRAMS = (
-    "usr/bin/dash",
+    *BASICS,
     "usr/bin/fio",
     "usr/sbin/nvme",
     "usr/sbin/mke2fs",
@@ -31,7 +33,8 @@ PROGRAMS = (
     "usr/bin/lsblk",
     "usr/bin/findmnt",
 )
-LINKS = {"usr/bin/sh": "dash", "usr/sbin/mkfs.ext4": "mke2fs", "usr/sbin/fsck.ext4": "e2fsck"}
+BASIC_LINKS = {"usr/bin/sh": "dash"}
+LINKS = {**BASIC_LINKS, "usr/sbin/mkfs.ext4": "mke2fs", "usr/sbin/fsck.ext4": "e2fsck"}
 
 # What the stock kernels do not carry inside. NVMe, ext4 and the serial ports are built in; virtio-blk is there as the peer to
 # compare with. A name that a kernel has built in is skipped.
@@ -53,8 +56,8 @@ def libraries(root: Path, program: Path) -> list[Path]:
     return [Path(path) for path in re.findall(r"=> (/\S+)", listing)]
 
 
-def write_programs(root: Path, out: Path) -> None:
-    """Writes the archive with busybox, the programs, their libraries and the directories `init` mounts on."""
+def write_programs(root: Path, out: Path, programs: Sequence[str], links: dict[str, str]) -> None:
+    """Writes an archive with busybox, the programs, their libraries and the directories `init` mounts on."""
     with out.open("wb") as sink:
         archive = Archive(sink)
         for path in ("dev", "proc", "sys", "run", "tmp", "mnt", "etc", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64"):
@@ -68,17 +71,17 @@ def write_programs(root: Path, out: Path) -> None:
 
         busybox = root / "usr/bin/busybox"
         archive.file("usr/bin/busybox", busybox.read_bytes(), 0o755)
-        taken = {Path(path).name for path in (*PROGRAMS, *LINKS)} | {"busybox"}
+        taken = {Path(path).name for path in (*programs, *links)} | {"busybox"}
         applets = subprocess.run([busybox, "--list"], check=True, capture_output=True, text=True).stdout.split()
         for applet in sorted(set(applets) - taken):
             archive.symlink(f"usr/bin/{applet}", "busybox")
 
         needed: set[Path] = set()
-        for name in PROGRAMS:
+        for name in programs:
             program = root / name
             archive.file(name, program.read_bytes(), 0o755)
             needed.update(libraries(root, program))
-        for link, target in LINKS.items():
+        for link, target in links.items():
             archive.symlink(link, target)
         for library in sorted(needed, key=lambda path: path.name):
             if not library.name.startswith("ld-linux"):
@@ -127,13 +130,21 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, what in (
         ("programs", "directory the packages were unpacked in"),
+        # A tenth of it, for guests whose firmware has to load it.
+        ("basics", "directory the packages were unpacked in"),
         ("modules", "a kernel's module directory"),
     ):
         command = commands.add_parser(name)
         command.add_argument("tree", type=Path, help=what)
         command.add_argument("out", type=Path, help="archive to write")
     arguments = parser.parse_args()
-    {"programs": write_programs, "modules": write_modules}[arguments.command](arguments.tree, arguments.out)
+    match arguments.command:
+        case "programs":
+            write_programs(arguments.tree, arguments.out, PROGRAMS, LINKS)
+        case "basics":
+            write_programs(arguments.tree, arguments.out, BASICS, BASIC_LINKS)
+        case "modules":
+            write_modules(arguments.tree, arguments.out)
 
 
 if __name__ == "__main__":

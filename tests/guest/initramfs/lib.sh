@@ -56,6 +56,14 @@ find_disk() {
 		echo "/dev/$(basename "$block")"
 		return 0
 	done
+	# A virtio disk has no namespaces.
+	[ "${2:-1}" = 1 ] || return 1
+	for block in /sys/class/block/vd*; do
+		[ "$(cat "$block/serial" 2>/dev/null)" = "$1" ] || continue
+		[ -b "/dev/$(basename "$block")" ] || continue
+		echo "/dev/$(basename "$block")"
+		return 0
+	done
 	return 1
 }
 
@@ -65,10 +73,24 @@ controller() {
 	find_controller "$1"
 }
 
-# disk SERIAL [NSID] — prints the block device (/dev/nvme0n1) of that controller's namespace, by default 1, once it is there.
+# disk SERIAL [NSID] — prints the block device (/dev/nvme0n1) of that controller's namespace, by default 1, or the virtio disk
+# (/dev/vda) with that serial number, once it is there.
 disk() {
 	within 60 find_disk "$@" || fail "no disk with serial $1, namespace ${2:-1}, appeared"
 	find_disk "$@"
+}
+
+# partition DISK NUMBER — prints that partition of the block device.
+partition() {
+	case $1 in
+	*[0-9]) echo "$1p$2" ;;
+	*) echo "$1$2" ;;
+	esac
+}
+
+# argument NAME — prints the value of that argument of the kernel's command line.
+argument() {
+	tr ' ' '\n' </proc/cmdline | sed -n "s/^$1=//p"
 }
 
 # run_fio NAME ARGUMENTS… — runs one fio job (or group) with libaio and direct I/O, reports its figures, fails when fio does.

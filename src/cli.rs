@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
 
-pub(crate) use serve::ServeArgs;
+pub(crate) use serve::{Attach, ServeArgs};
 
 /// Where the RPC socket is unless `-r` says otherwise: SPDK's place, so that its tools find it.
 pub(crate) const DEFAULT_RPC_SOCKET: &str = "/var/tmp/spdk.sock";
@@ -20,7 +20,7 @@ pub(crate) const DEFAULT_RPC_SOCKET: &str = "/var/tmp/spdk.sock";
     version,
     disable_version_flag = true,
     propagate_version = true,
-    about = "Gives virtual machines NVMe disks over vfio-user",
+    about = "Gives virtual machines disks: NVMe and virtio-blk over vfio-user, virtio-blk over vhost-user",
     after_help = "Try it: `vtarget serve` comes up with a RAM disk and prints the QEMU command that attaches it."
 )]
 struct Cli {

@@ -28,6 +28,7 @@ use crate::disks::Disks;
 use crate::logging::Logging;
 use crate::nvmf::{ListenerId, Nvmf};
 use crate::options::{Notifications, Options};
+use crate::virtio_blk::{BasePath, VirtioBlk};
 pub(crate) use helpers::Helpers;
 use helpers::Job;
 use shutdown::Ending;
@@ -93,6 +94,8 @@ pub(crate) struct Parts {
     /// Tells the configuration's thread to replay the second part.
     pub(crate) go: Sender<()>,
     pub(crate) wait_for_rpc: bool,
+    /// Where sockets of virtio-blk endpoints are made.
+    pub(crate) sockets: BasePath,
     /// Lines for the person who started the daemon, once it is ready.
     pub(crate) ready: Vec<String>,
 }
@@ -104,6 +107,7 @@ pub(crate) struct Control {
     pub(crate) reactors: Vec<ReactorHandle>,
     pub(crate) disks: Disks,
     pub(crate) nvmf: Nvmf,
+    pub(crate) blk: VirtioBlk,
     pub(crate) options: Options,
     pub(crate) notifications: Notifications,
     state: State,
@@ -127,6 +131,7 @@ impl Control {
             reactors: parts.reactors,
             disks: Disks::default(),
             nvmf: Nvmf::default(),
+            blk: VirtioBlk::new(parts.sockets),
             options: Options::default(),
             notifications: Notifications::default(),
             state: State::Startup,

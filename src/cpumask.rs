@@ -71,10 +71,15 @@ impl CpuMask {
     }
 }
 
-/// The mask of one processor, as SPDK prints it: hexadecimal without prefix.
-pub(crate) fn mask_of(cpu: u32) -> String {
-    let digits = usize::try_from(cpu / 4).unwrap_or(0);
-    format!("{:x}{}", 1 << (cpu % 4), "0".repeat(digits))
+/// The mask of processors, as SPDK prints it: hexadecimal without prefix.
+pub(crate) fn mask_of(cpus: &[u32]) -> String {
+    let highest = cpus.iter().max().copied().unwrap_or(0);
+    let digits = (0..=highest / 4).rev().map(|place| {
+        let bits = cpus.iter().filter(|cpu| *cpu / 4 == place);
+        let digit = bits.fold(0, |digit, cpu| digit | 1 << (cpu % 4));
+        char::from_digit(digit, 16).unwrap_or('0')
+    });
+    digits.collect()
 }
 
 impl fmt::Display for CpuMask {

@@ -21,6 +21,7 @@ use crate::control::{Control, Helpers, Message, Methods, Parts};
 use crate::cpumask::CpuMask;
 use crate::logging::{Level, Logging};
 use crate::replay::Replay;
+use crate::virtio_blk::BasePath;
 
 /// Runs the daemon until a signal ends it.
 ///
@@ -56,6 +57,9 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         false => Some(Server::bind(ServerOptions::new(&socket))?),
     };
     let quick = quick::Quick::prepare(args)?;
+    let place = quick.as_ref().and_then(quick::Quick::vhost_dir);
+    let sockets = BasePath::new(place.or(args.vhost_dir.as_deref()))
+        .context("no directory for sockets: choose one with -S")?;
     let _pidfile = args.pidfile.as_deref().map(PidFile::write).transpose()?;
 
     let (inbox, messages) = unbounded();
@@ -71,6 +75,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             .display()
             .to_string(),
         extra: quick.as_ref().map(quick::Quick::calls).unwrap_or_default(),
+        needs_transport: quick.as_ref().is_some_and(quick::Quick::needs_transport),
         ignore_errors: args.json_ignore_init_errors,
         methods: Arc::clone(&methods.all),
         control: inbox.clone(),
@@ -94,6 +99,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         server,
         go,
         wait_for_rpc: args.wait_for_rpc,
+        sockets,
         ready,
     };
     let mut control = Control::new(parts, Helpers::start().context("no helper threads")?);

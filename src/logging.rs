@@ -50,6 +50,13 @@ const FLAGS: &[(&str, &[&str])] = &[
     ("thread", &["reactor"]),
     ("uring", &["bdev"]),
     ("vfio_user", &["vfio_user"]),
+    ("vfu", &["vfio_user", "vtarget::virtio_blk"]),
+    ("vfu_virtio", &["virtio"]),
+    ("vfu_virtio_blk", &["virtio"]),
+    ("vhost", &["vhost_user", "vtarget::virtio_blk"]),
+    ("vhost_blk", &["virtio", "vhost_user"]),
+    ("vhost_rpc", &["vtarget::virtio_blk"]),
+    ("virtio", &["virtio"]),
 ];
 
 type Filter = reload::Handle<EnvFilter, Registry>;

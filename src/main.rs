@@ -1,13 +1,13 @@
-//! vtarget: NVMe controllers for virtual machines, from one daemon, managed with SPDK's JSON-RPC.
+//! vtarget: NVMe controllers and virtio-blk devices for virtual machines, from one daemon, managed with SPDK's JSON-RPC.
 //!
 //! This crate is the daemon and its command line: it wires the other crates together, owns what exists (disks, subsystems,
 //! endpoints) and holds the bodies of the RPC methods. It is the only crate that sees all others, and the only user of `rpc`.
 //!
 //! ```text
-//!  rpc thread ──Call──►┐                                   ┌──► reactor threads: Endpoint ─ session ─► nvme::Controller
+//!  rpc thread ──Call──►┐                                   ┌──► reactor threads: Endpoint ─ session ─► nvme::Controller, virtio::Blk
 //!  config thread ─────►│  control thread (main)            │        (bdev::open, queues, I/O: nothing here is on that path)
 //!  signal thread ─────►│  Control: bdevs, subsystems,  ────┤
-//!  reactors ──────────►│  listeners; one owner, no locks   └──► helper threads: whatever may block (opening files)
+//!  reactors ──────────►│  endpoints; one owner, no locks   └──► helper threads: whatever may block (opening files)
 //!  helpers ───────────►┘  RPC method bodies (methods/)              answers come back as messages
 //! ```
 //!
@@ -24,6 +24,7 @@ mod methods;
 mod nvmf;
 mod options;
 mod replay;
+mod virtio_blk;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -7,6 +7,7 @@ mod bdev;
 mod bdev_create;
 mod bdev_delete;
 mod bdev_stats;
+mod blk;
 mod compat;
 mod framework;
 mod log;
@@ -16,6 +17,8 @@ mod params;
 mod subsystem;
 mod thread;
 mod transport;
+mod vfu;
+mod vhost;
 
 use rpc::{Registry, RegistryError};
 
@@ -42,6 +45,8 @@ pub(crate) fn table() -> Result<Table, RegistryError> {
     subsystem::register(&mut table)?;
     namespace::register(&mut table)?;
     nvmf_query::register(&mut table)?;
+    vhost::register(&mut table)?;
+    vfu::register(&mut table)?;
     compat::register(&mut table)?;
     Ok(table)
 }

@@ -20,6 +20,8 @@ pub(crate) struct Replay {
     pub(crate) source: String,
     /// What the command line asks for, after the configuration.
     pub(crate) extra: Vec<(&'static str, Value)>,
+    /// Whether that needs the NVMe transport.
+    pub(crate) needs_transport: bool,
     pub(crate) ignore_errors: bool,
     pub(crate) methods: Arc<Registry<Control>>,
     pub(crate) control: Sender<Message>,
@@ -52,7 +54,7 @@ impl Replay {
                 return Err("the daemon ended before it was initialized".to_owned());
             }
             self.replay(runtime)?;
-            if !self.extra.is_empty() {
+            if self.needs_transport {
                 let _ = self.control.send(Message::DefaultTransport);
             }
             for (method, params) in std::mem::take(&mut self.extra) {

@@ -17,6 +17,7 @@ What happens with no options:
 Examples:
   vtarget serve                                    a RAM disk to try things out
   vtarget serve --disk vm.img --endpoint /run/vm0  a file, exposed at /run/vm0/cntrl
+  vtarget serve --attach vhost                     a RAM disk for QEMU's vhost-user-blk-pci or cloud-hypervisor
   vtarget serve -m 0xc -r /run/vtarget.sock        reactors on processors 2 and 3; set up by RPC
   vtarget serve -c saved.json                      what `rpc.py save_config` wrote
 
@@ -75,7 +76,7 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     pub(crate) json_ignore_init_errors: bool,
 
-    /// Expose this file or block device (repeatable; becomes one namespace of the endpoint each)
+    /// Expose this file or block device (repeatable; becomes one namespace of the NVMe endpoint, or one virtio-blk device)
     #[arg(long, value_name = "PATH")]
     pub(crate) disk: Vec<PathBuf>,
 
@@ -83,11 +84,18 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) ram: Vec<u64>,
 
-    /// Directory of the endpoint for --disk and --ram; made if it is missing. Its socket is DIR/cntrl
+    /// What guests see of --disk, --ram and the RAM disk: `nvme`, an NVMe controller over vfio-user; `virtio`, a virtio-blk
+    /// device over vfio-user for each disk; `vhost`, one over vhost-user for each (nvme unless given)
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub(crate) attach: Option<Attach>,
+
+    /// Directory of the sockets for --disk and --ram; made if it is missing. The socket is DIR/cntrl for nvme, else DIR/ and the
+    /// bdev's name (Malloc0, Disk0, …)
     #[arg(long, value_name = "DIR")]
     pub(crate) endpoint: Option<PathBuf>,
 
-    /// Directory for vhost-user sockets (kept for when there are any)
+    /// Directory for the sockets of vhost-user and, until `vfu_tgt_set_base_path` is called, of virtio over vfio-user (the present
+    /// directory unless given)
     #[arg(short = 'S', long = "vhost-dir", value_name = "DIR")]
     pub(crate) vhost_dir: Option<PathBuf>,
 
@@ -151,6 +159,15 @@ pub(crate) struct Compatibility {
     msg_mempool_size: Option<String>,
 }
 
+/// How guests get at disks of the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Attach {
+    #[default]
+    Nvme,
+    Virtio,
+    Vhost,
+}
+
 /// See [`reactor::Mode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ReactorMode {
@@ -178,7 +195,7 @@ impl ServeArgs {
             && !self.no_rpc_server
             && !self.wait_for_rpc
             && self.vhost_dir.is_none()
-            || (self.endpoint.is_some() && !self.wants_disks())
+            || ((self.endpoint.is_some() || self.attach.is_some()) && !self.wants_disks())
     }
 
     /// Whether the command line names disks.

@@ -41,6 +41,7 @@ impl Control {
         let late = RpcError::internal("not reached: nobody asked");
         let ack = self.wait(None, PATIENCE, late, |control, _| control.ended = true);
         self.nvmf.remove_endpoints(&ack);
+        self.blk.remove_endpoints(&ack);
         drop(ack);
         self.after(PATIENCE, |control| {
             tracing::error!("guests' I/O has not ended in time; ending without it");

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Control, Helpers, Message, Methods, Parts, reply_done};
 use crate::logging::{Level, Logging};
+use crate::virtio_blk::BasePath;
 
 type Answer = Receiver<Result<Value, RpcError>>;
 
@@ -21,6 +22,7 @@ fn control() -> (Control, Receiver<Message>, Methods) {
         server: None,
         go,
         wait_for_rpc: false,
+        sockets: BasePath::new(None).expect("a directory"),
         ready: Vec::new(),
     };
     let helpers = Helpers::start().expect("threads");

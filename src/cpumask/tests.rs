@@ -35,9 +35,10 @@ fn the_main_processor_comes_first() {
 }
 
 #[test]
-fn a_processor_prints_as_a_mask() {
-    assert_eq!(mask_of(0), "1");
-    assert_eq!(mask_of(3), "8");
-    assert_eq!(mask_of(4), "10");
-    assert_eq!(mask_of(65), "20000000000000000");
+fn processors_print_as_a_mask() {
+    assert_eq!(mask_of(&[0]), "1");
+    assert_eq!(mask_of(&[3]), "8");
+    assert_eq!(mask_of(&[4]), "10");
+    assert_eq!(mask_of(&[65]), "20000000000000000");
+    assert_eq!(mask_of(&[9, 0, 2, 2, 3]), "20d");
 }

@@ -1,4 +1,7 @@
-//! Disks from the command line, and the RAM disk for people who try things out: one endpoint with one namespace per disk.
+//! Disks from the command line, and the RAM disk for people who try things out: one NVMe endpoint with one namespace per disk,
+//! or one virtio-blk endpoint per disk.
+
+mod attach;
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -6,9 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-use crate::cli::ServeArgs;
+use crate::cli::{Attach, ServeArgs};
 
 /// Size of the RAM disk that comes up by itself.
 const DEMO_BYTES: u64 = 64 << 20;
@@ -18,6 +20,7 @@ const BLOCK: u64 = 512;
 /// What to expose where.
 pub(super) struct Quick {
     disks: Vec<Disk>,
+    attach: Attach,
     directory: PathBuf,
     /// Made by us, so it goes with us.
     made: bool,
@@ -44,79 +47,93 @@ impl Quick {
         for path in &args.disk {
             disks.push(look_at(path)?);
         }
-        let (directory, made) = match &args.endpoint {
-            Some(directory) => (directory.clone(), make(directory)?),
-            None => default_directory()?,
+        let attach = args.attach.unwrap_or_default();
+        if args.endpoint.is_some() && args.vhost_dir.is_some() && attach == Attach::Vhost {
+            bail!("--endpoint and -S both say where vhost-user sockets are made: give one of them");
+        }
+        // -S is for all sockets that are named by their endpoint, as in SPDK.
+        let place = match attach {
+            Attach::Nvme => args.endpoint.as_ref(),
+            Attach::Virtio | Attach::Vhost => args.endpoint.as_ref().or(args.vhost_dir.as_ref()),
+        };
+        let (directory, made) = match place {
+            Some(directory) => (std::path::absolute(directory)?, make(directory)?),
+            None => default_directory(attach.directory())?,
         };
         Ok(Some(Self {
             disks,
+            attach,
             directory,
             made,
         }))
     }
 
+    /// Where the vhost-user sockets are to be made, if this makes some.
+    pub(super) fn vhost_dir(&self) -> Option<&Path> {
+        (self.attach == Attach::Vhost).then_some(self.directory.as_path())
+    }
+
+    /// Whether the calls need the NVMe transport.
+    pub(super) fn needs_transport(&self) -> bool {
+        self.attach.needs_transport()
+    }
+
     /// The calls that set it up.
     pub(super) fn calls(&self) -> Vec<(&'static str, Value)> {
-        // The same place has the same name after a restart, so guests recognise the disk.
-        let place = self.directory.as_os_str().as_encoded_bytes();
-        let subsystem = Uuid::new_v5(&Uuid::NAMESPACE_URL, place);
-        let nqn = format!("nqn.2014-08.org.nvmexpress:uuid:{subsystem}");
-        let (mut ram, mut file) = (0, 0);
-        let mut bdevs = Vec::new();
-        let mut calls = Vec::new();
-        for disk in &self.disks {
-            let name = match disk {
-                Disk::Ram(bytes) => {
-                    let name = format!("Malloc{ram}");
-                    ram += 1;
-                    let params =
-                        json!({"name": name, "block_size": BLOCK, "num_blocks": bytes / BLOCK});
-                    calls.push(("bdev_malloc_create", params));
-                    name
-                }
+        let names = self.names();
+        let disks = self
+            .disks
+            .iter()
+            .zip(&names)
+            .map(|(disk, name)| match disk {
+                Disk::Ram(bytes) => (
+                    "bdev_malloc_create",
+                    json!({"name": name, "block_size": BLOCK, "num_blocks": bytes / BLOCK}),
+                ),
                 Disk::File { path, is_device } => {
-                    let name = format!("Disk{file}");
-                    file += 1;
                     let mut params = json!({"name": name, "filename": path});
                     if !is_device {
                         params["block_size"] = BLOCK.into();
                     }
-                    calls.push(("bdev_uring_create", params));
-                    name
+                    ("bdev_uring_create", params)
                 }
-            };
-            bdevs.push(name);
-        }
-        let subsystem = json!({
-            "nqn": nqn, "allow_any_host": true, "serial_number": serial(&subsystem), "enable_nssr": true,
-            "max_namespaces": bdevs.len().max(32),
+            });
+        let exposed = self.attach.calls(&self.directory, &names);
+        disks.chain(exposed).collect()
+    }
+
+    /// What the disks are called.
+    fn names(&self) -> Vec<String> {
+        let (mut ram, mut file) = (0.., 0..);
+        let names = self.disks.iter().map(|disk| match disk {
+            Disk::Ram(_) => format!("Malloc{}", ram.next().unwrap_or(0)),
+            Disk::File { .. } => format!("Disk{}", file.next().unwrap_or(0)),
         });
-        calls.push(("nvmf_create_subsystem", subsystem));
-        for name in bdevs {
-            let params = json!({"nqn": nqn, "namespace": {"bdev_name": name}});
-            calls.push(("nvmf_subsystem_add_ns", params));
-        }
-        let address = json!({"trtype": "VFIOUSER", "traddr": self.directory, "trsvcid": "0"});
-        let params = json!({"nqn": nqn, "listen_address": address});
-        calls.push(("nvmf_subsystem_add_listener", params));
-        calls
+        names.collect()
     }
 
     /// How to use it.
     pub(super) fn advice(&self) -> String {
         let disks: Vec<String> = self.disks.iter().map(Disk::to_text).collect();
-        let socket = self.directory.join("cntrl");
-        let device = json!({
-            "driver": "vfio-user-pci",
-            "socket": {"type": "unix", "path": socket},
-        });
+        let names = self.names();
+        let place = match self.attach {
+            Attach::Nvme => self.directory.join("cntrl").display().to_string(),
+            Attach::Virtio | Attach::Vhost => {
+                format!("{}/{{{}}}", self.directory.display(), names.join(","))
+            }
+        };
+        let place = match names.as_slice() {
+            [name] => place.replace(&format!("{{{name}}}"), name),
+            _ => place,
+        };
         format!(
-            "Exposed at {}: {}. Attach it with QEMU 10.1 or newer (add your guest's own disk or kernel):\n\n\
+            "Exposed at {place}: {}. Attach it with QEMU {} or newer (add your guest's own disk or kernel):\n\n\
              qemu-system-x86_64 -machine q35,memory-backend=mem -accel kvm -accel tcg -cpu max -m 1G -nographic \\\n  \
              -object memory-backend-memfd,id=mem,size=1G,share=on \\\n  \
-             -device '{device}'\n",
-            socket.display(),
+             {}\n",
             disks.join(", "),
+            self.attach.qemu(),
+            self.attach.devices(&self.directory, &names).join(" \\\n  "),
         )
     }
 }
@@ -140,12 +157,6 @@ impl Disk {
             Self::File { path, .. } => path.display().to_string(),
         }
     }
-}
-
-/// At most 20 characters that differ between places.
-fn serial(uuid: &Uuid) -> String {
-    let text = uuid.simple().to_string();
-    format!("VT{}", &text[..16])
 }
 
 fn look_at(path: &Path) -> anyhow::Result<Disk> {
@@ -180,11 +191,11 @@ fn make(directory: &Path) -> anyhow::Result<bool> {
 }
 
 /// The first place that can be written to. Under /tmp everybody could have made the directory, so there it must be ours.
-fn default_directory() -> anyhow::Result<(PathBuf, bool)> {
+fn default_directory(name: &str) -> anyhow::Result<(PathBuf, bool)> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let places = std::iter::once(PathBuf::from("/run")).chain(runtime);
     for place in places {
-        let directory = place.join("vtarget/nvme0");
+        let directory = place.join("vtarget").join(name);
         let usable = make(&directory).ok().filter(|_| is_writable(&directory));
         if let Some(made) = usable {
             return Ok((directory, made));
@@ -192,7 +203,7 @@ fn default_directory() -> anyhow::Result<(PathBuf, bool)> {
     }
     let uid = nix::unistd::geteuid();
     let parent = PathBuf::from(format!("/tmp/vtarget-{uid}"));
-    let directory = parent.join("nvme0");
+    let directory = parent.join(name);
     let made = make(&directory)?;
     let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::symlink_metadata(&parent)?);
     if owner != uid.as_raw() {

@@ -61,7 +61,7 @@ pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
     Ok(())
 }
 
-/// A disk goes: out of its namespace first, then, when no guest's I/O is left, for good.
+/// A disk goes: out of its namespace or its virtio-blk devices first, then, when no guest's I/O is left, for good.
 fn delete(control: &mut Control, params: Params, responder: Responder, kind: Kind) {
     let taken = params.decode(BDEV).and_then(|Name { name }| {
         control.disks.find_kind(&name, kind)?;
@@ -73,8 +73,12 @@ fn delete(control: &mut Control, params: Params, responder: Responder, kind: Kin
     };
     let name = disk.name.clone();
     control.notifications.push("bdev_unregister", name.as_str());
+    let late = still_draining(&format!("bdev {name}"));
     let Some(claim) = disk.claim.take() else {
-        return close(control, disk, Some(responder));
+        let bdev = Arc::clone(&disk.bdev);
+        return control.withdraw_disk(&bdev, Some(responder), late, move |control, responder| {
+            close(control, disk, responder);
+        });
     };
     if let Ok(subsystem) = control.nvmf.find_mut(&claim.nqn)
         && let Entry::Occupied(entry) = subsystem.namespaces.entry(claim.nsid)
@@ -88,7 +92,6 @@ fn delete(control: &mut Control, params: Params, responder: Responder, kind: Kin
         nsid = claim.nsid,
         "a namespace goes with its bdev"
     );
-    let late = still_draining(&format!("bdev {name}"));
     control.publish_namespaces(&claim.nqn, responder, late, move |control, responder| {
         close(control, disk, responder);
     });
@@ -112,12 +115,11 @@ fn close(control: &mut Control, disk: Disk, responder: Option<Responder>) {
 /// Tells guests and listeners of a disk's new size; then answers.
 fn resized(control: &mut Control, name: &str, responder: Responder) {
     control.notifications.push("bdev_resize", name);
-    let claim = control
-        .disks
-        .find(name)
-        .ok()
-        .and_then(|disk| disk.claim.clone());
-    let Some(claim) = claim else {
+    let disk = control.disks.find(name).ok();
+    if let Some(disk) = disk {
+        control.blk.resized(&disk.bdev);
+    }
+    let Some(claim) = disk.and_then(|disk| disk.claim.clone()) else {
         return responder.ok(true);
     };
     let late = RpcError::errno(

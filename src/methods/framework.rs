@@ -18,6 +18,8 @@ const SUBSYSTEMS: &[(&str, &[&str])] = &[
     ("accel", &["iobuf"]),
     ("bdev", &["accel", "sock", "iobuf"]),
     ("nvmf", &["bdev", "sock", "accel", "iobuf"]),
+    ("vhost_blk", &["bdev"]),
+    ("vfio_user_target", &["bdev"]),
 ];
 
 pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
@@ -116,6 +118,8 @@ fn get_config(control: &mut Control, params: Params) -> Result<Value, RpcError> 
             calls.extend(control.nvmf.calls());
             calls
         }
+        "vhost_blk" => control.blk.vhost_calls(),
+        "vfio_user_target" => control.blk.vfu_calls(),
         _ => {
             let text = format!("Subsystem '{name}' not found");
             return Err(RpcError::new(rpc::code::INVALID_PARAMS, text));

@@ -81,6 +81,13 @@ fn enter(control: &mut Control, wanted: Add) -> Result<u32, RpcError> {
             namespace.bdev_name, claim.nsid, claim.nqn
         )));
     }
+    // SPDK lets this pass and refuses the same things in the other order, so its saved configuration cannot be loaded again.
+    if let Some(user) = control.blk.users_of(&disk.bdev).first() {
+        return Err(RpcError::invalid_params(format!(
+            "bdev `{}` is the disk of the {user}: a namespace needs one for itself",
+            namespace.bdev_name
+        )));
+    }
     let most = subsystem.options.max_namespaces;
     let nsid = match namespace.nsid {
         None | Some(0) => (1..=most)

@@ -11,6 +11,8 @@ use crate::nvmf::{TARGET, check_nqn};
 pub(super) const BDEV: DecodeStyle = DecodeStyle::INTERNAL;
 /// Of `nvmf_*` and `framework_*`.
 pub(super) const NVMF: DecodeStyle = DecodeStyle::INVALID_PARAMS;
+/// Of `vhost_*` and `vfu_*`.
+pub(super) const VHOST: DecodeStyle = DecodeStyle::INVALID_ARGUMENT;
 
 /// The parameters of methods that only need a name.
 #[derive(Debug, Deserialize)]

@@ -64,7 +64,7 @@ fn reactors(stats: &[ReactorStats]) -> Value {
     let reactors = numbered(stats).map(|(id, stats)| {
         let (usr, sys) = cpu_time(stats.tid);
         let thread = json!({
-            "name": name_of(stats.lcore), "id": id, "cpumask": mask_of(stats.lcore), "elapsed": ticks(),
+            "name": name_of(stats.lcore), "id": id, "cpumask": mask_of(&[stats.lcore]), "elapsed": ticks(),
         });
         json!({
             "lcore": stats.lcore, "numa_id": numa_node(stats.lcore), "tid": stats.tid, "busy": stats.busy,
@@ -80,7 +80,7 @@ fn reactors(stats: &[ReactorStats]) -> Value {
 fn stats(stats: &[ReactorStats]) -> Value {
     let threads = numbered(stats).map(|(id, stats)| {
         json!({
-            "name": name_of(stats.lcore), "id": id, "cpumask": mask_of(stats.lcore), "busy": stats.busy,
+            "name": name_of(stats.lcore), "id": id, "cpumask": mask_of(&[stats.lcore]), "busy": stats.busy,
             "idle": stats.idle, "active_pollers_count": stats.pollers.len(), "timed_pollers_count": 0,
             "paused_pollers_count": 0,
         })

@@ -34,7 +34,7 @@ impl Control {
                 "there is no transport yet, call nvmf_create_transport trtype=VFIOUSER first";
             return Err(RpcError::invalid_params(reason));
         };
-        let home = self.least_loaded_reactor()?;
+        let home = self.least_loaded_reactor(&self.reactors)?;
         let reactors = self.reactors.clone();
         let inbox = self.inbox();
         self.nvmf.last_listener += 1;
@@ -105,14 +105,17 @@ impl Control {
         Ok(())
     }
 
-    fn least_loaded_reactor(&self) -> Result<ReactorHandle, RpcError> {
+    /// Of these reactors, the one that is home to the fewest endpoints.
+    pub(crate) fn least_loaded_reactor(
+        &self,
+        reactors: &[ReactorHandle],
+    ) -> Result<ReactorHandle, RpcError> {
         let load = |reactor: &ReactorHandle| {
             let listeners = self.nvmf.subsystems.iter().flat_map(|it| &it.listeners);
-            listeners
-                .filter(|it| it.home.lcore() == reactor.lcore())
-                .count()
+            let homes = listeners.filter(|it| it.home.lcore() == reactor.lcore());
+            homes.count() + self.blk.homes_on(reactor.lcore())
         };
-        let least = self.reactors.iter().min_by_key(|reactor| load(reactor));
+        let least = reactors.iter().min_by_key(|reactor| load(reactor));
         least
             .cloned()
             .ok_or_else(|| RpcError::internal("there is no reactor"))

@@ -79,12 +79,36 @@ fn furnish(daemon: &mut Daemon, place: &Path) {
         "nvmf_create_subsystem",
         json!({"nqn": "nqn.2026-11.io.example:empty", "allow_any_host": true}),
     );
+    furnish_virtio(daemon, place);
+}
+
+/// virtio-blk endpoints, in several places and with several disks, one of which has gone.
+fn furnish_virtio(daemon: &mut Daemon, place: &Path) {
+    let base = |daemon: &mut Daemon, name: &str| {
+        let path = place.join(name);
+        std::fs::create_dir_all(&path).expect("a directory");
+        daemon.ok("vfu_tgt_set_base_path", json!({ "path": path }));
+    };
+    let create = "vfu_virtio_create_blk_endpoint";
+    base(daemon, "first");
+    daemon.ok(create, json!({"name": "e0", "bdev_name": "n"}));
+    daemon.malloc("going");
+    daemon.ok(create, json!({"name": "e1", "bdev_name": "going"}));
+    base(daemon, "second");
+    let endpoint = json!({
+        "name": "e2", "bdev_name": "a", "cpumask": "0x1", "num_queues": 3, "qsize": 256, "packed_ring": true,
+        "readonly": true,
+    });
+    daemon.ok(create, endpoint);
+    base(daemon, "last");
+    daemon.ok("bdev_malloc_delete", json!({"name": "going"}));
 }
 
 #[test]
 fn what_is_saved_comes_back() {
     let place = directory();
-    let mut daemon = Daemon::start(place.path(), &["--wait-for-rpc"]);
+    let sockets = place.path().to_str().expect("a path");
+    let mut daemon = Daemon::start(place.path(), &["--wait-for-rpc", "-S", sockets]);
     furnish(&mut daemon, place.path());
     let saved = daemon.save_config();
     let text = saved.to_string();
@@ -94,16 +118,22 @@ fn what_is_saved_comes_back() {
         "non_optimized",
         "admin_label",
         "fallocate",
+        "packed_ring",
+        "vfu_tgt_set_base_path",
     ] {
         assert!(text.contains(part), "{part} is not saved");
     }
     let disks = daemon.ok("bdev_get_bdevs", Value::Null);
     let subsystems = daemon.ok("nvmf_get_subsystems", Value::Null);
+    let endpoints = daemon.ok("vfu_get_endpoints", Value::Null);
+    let controllers = daemon.ok("vhost_get_controllers", Value::Null);
+    assert_eq!(endpoints[1]["bdev_name"], Value::Null);
     daemon.stop();
 
     let path = write(place.path(), &saved);
     let path = path.to_str().expect("a path");
     for args in [vec!["-c", path], vec!["--json", path, "-m", "0x1"]] {
+        let args: Vec<&str> = args.into_iter().chain(["-S", sockets]).collect();
         let mut daemon = Daemon::start(place.path(), &args);
         let again = daemon.save_config();
         assert!(
@@ -112,11 +142,13 @@ fn what_is_saved_comes_back() {
         );
         assert_eq!(daemon.ok("bdev_get_bdevs", Value::Null), disks);
         assert_eq!(daemon.ok("nvmf_get_subsystems", Value::Null), subsystems);
+        assert_eq!(daemon.ok("vfu_get_endpoints", Value::Null), endpoints);
+        assert_eq!(daemon.ok("vhost_get_controllers", Value::Null), controllers);
         daemon.stop();
     }
 
     // Startup calls are replayed before the wait, the others after it.
-    let mut daemon = Daemon::start(place.path(), &["-c", path, "--wait-for-rpc"]);
+    let mut daemon = Daemon::start(place.path(), &["-c", path, "--wait-for-rpc", "-S", sockets]);
     daemon.refused("bdev_get_bdevs", Value::Null, -1, "framework_start_init");
     daemon.ok("framework_start_init", Value::Null);
     assert_eq!(daemon.save_config(), saved);

@@ -110,6 +110,48 @@ fn disks_can_be_given_on_the_command_line() {
 }
 
 #[test]
+fn disks_can_be_attached_as_virtio_blk() {
+    for (attach, part) in [("virtio", "vfio-user-pci")] {
+        let place = directory();
+        let sockets = place.path().join("vm");
+        let at = sockets.to_str().expect("a path");
+        let args = [
+            "--attach",
+            attach,
+            "--ram",
+            "1M",
+            "--ram",
+            "2M",
+            "--endpoint",
+            at,
+        ];
+        let mut daemon = Daemon::start(place.path(), &args);
+        let advice: String = (0..6).map(|_| daemon.line()).collect();
+        for socket in ["Malloc0", "Malloc1"] {
+            let socket = sockets.join(socket);
+            assert!(socket.exists());
+            assert!(
+                advice.contains(socket.to_str().expect("a path")),
+                "{advice}"
+            );
+        }
+        assert_eq!(advice.matches(part).count(), 2, "{advice}");
+        let transports = daemon.ok("nvmf_get_transports", Value::Null);
+        assert_eq!(transports, json!([]), "nobody asked for NVMe");
+        daemon.stop();
+        assert!(!sockets.exists(), "a directory that was made goes");
+    }
+    // -S says where as well.
+    let place = directory();
+    let sockets = place.path().to_str().expect("a path");
+    let daemon = Daemon::start(place.path(), &["--attach", "virtio", "-S", sockets]);
+    assert!(place.path().join("Malloc0").exists());
+    daemon.stop();
+    let refused = refusal(&["--attach", "vhost", "-S", sockets, "--endpoint", sockets]);
+    assert!(refused.contains("one of them"), "{refused}");
+}
+
+#[test]
 fn one_daemon_per_rpc_socket() {
     let place = directory();
     let daemon = Daemon::start(place.path(), &[]);

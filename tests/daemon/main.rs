@@ -10,3 +10,4 @@ mod hostile;
 mod life;
 mod nvmf;
 mod spdk_client;
+mod vfu_rpc;

@@ -100,7 +100,8 @@ fn spdks_client_drives_the_daemon() {
         return;
     };
     let place = directory();
-    let daemon = Daemon::start(place.path(), &[]);
+    let sockets = place.path().to_str().expect("a path");
+    let daemon = Daemon::start(place.path(), &["-S", sockets]);
     let socket = daemon.socket().to_owned();
     let endpoint = place.path().join("vm");
     std::fs::create_dir(&endpoint).expect("a directory");
@@ -139,7 +140,19 @@ fn spdks_client_drives_the_daemon() {
         (&format!("nvmf_subsystem_get_controllers {NQN}"), "[]"),
         (&format!("nvmf_subsystem_get_qpairs {NQN}"), "[]"),
         (&format!("nvmf_subsystem_remove_ns {NQN} 5"), ""),
-        ("framework_get_subsystems", "nvmf"),
+        (&format!("vfu_tgt_set_base_path {sockets}"), ""),
+        ("vfu_virtio_create_blk_endpoint e0 --bdev-name M1", ""),
+        (
+            "vfu_virtio_create_blk_endpoint e1 --bdev-name N0 --cpumask 0x1 --num-queues 4 --qsize 256 --packed-ring",
+            "",
+        ),
+        ("vfu_virtio_delete_endpoint e0", ""),
+        ("virtio_blk_get_transports", "vhost_user_blk"),
+        (
+            "virtio_blk_get_transports --name vhost_user_blk",
+            "vhost_user_blk",
+        ),
+        ("framework_get_subsystems", "vfio_user_target"),
         ("framework_get_reactors", "reactors"),
         ("framework_wait_init", ""),
         ("thread_get_stats", "threads"),
@@ -163,6 +176,15 @@ fn spdks_client_drives_the_daemon() {
         ("nvmf_create_transport -t VFIOUSER", "-32603"),
         ("nvmf_delete_subsystem nqn.x", "-32602"),
         ("framework_start_init", "-1"),
+        ("vfu_virtio_create_blk_endpoint e1 --bdev-name N0", "-32602"),
+        ("vfu_virtio_create_blk_endpoint e2 --bdev-name X", "-32602"),
+        (
+            "vfu_virtio_create_blk_endpoint e2 --bdev-name N0 --num-queues 0",
+            "-32602",
+        ),
+        ("vfu_virtio_delete_endpoint e0", "-32602"),
+        ("virtio_blk_create_transport vhost_user_blk", "-17"),
+        ("virtio_blk_get_transports --name X", "-19"),
     ] {
         let (worked, text) = rpc(line);
         assert!(!worked && text.contains(code), "{line}: {text}");
@@ -176,7 +198,7 @@ fn spdks_client_drives_the_daemon() {
     let mut daemon = daemon;
     assert_eq!(daemon.wait(), Some(0));
     drop(daemon);
-    let daemon = Daemon::start(place.path(), &["--wait-for-rpc"]);
+    let daemon = Daemon::start(place.path(), &["--wait-for-rpc", "-S", sockets]);
     let (worked, text) = run(&client, &socket, "load_config", &saved);
     assert!(worked, "{text}");
     let (worked, again) = rpc("save_config");

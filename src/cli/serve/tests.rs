@@ -49,6 +49,10 @@ fn the_demonstration_disk_needs_silence() {
     assert_eq!(demo(""), Some(true));
     assert_eq!(demo("-m 0x1 --reactor-mode poll"), Some(true));
     assert_eq!(demo("--endpoint /run/x"), Some(true));
+    assert_eq!(demo("--attach vhost"), Some(true));
+    assert_eq!(demo("--attach virtio -S /run/x"), Some(true));
+    assert_eq!(demo("--attach virtio --ram 1M"), Some(false));
+    assert_eq!(demo("-S /run/x"), Some(false));
     assert_eq!(demo("--endpoint /run/x --ram 1M"), Some(false));
     assert_eq!(demo("-r /tmp/s.sock"), Some(false));
     assert_eq!(demo("-c file"), Some(false));

@@ -8,7 +8,7 @@
     reason = "the one place that dereferences pointers into shared memory"
 )]
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// Below this many bytes a copy is a loop of 8-byte moves.
 const SMALL: usize = 256;
@@ -168,24 +168,44 @@ pub(crate) unsafe fn read_words<const N: usize>(at: *const u8) -> [u64; N] {
     words
 }
 
-/// Loads a `u32` with acquire ordering.
-///
-/// # Safety
-/// `at` must be readable for 4 bytes and 4-aligned.
-#[inline]
-pub(crate) unsafe fn load_u32_acquire(at: *const u8) -> u32 {
-    // SAFETY: aligned and readable by contract; an atomic may be shared with anybody, other processes included.
-    unsafe { AtomicU32::from_ptr(at.cast_mut().cast()) }.load(Ordering::Acquire)
+/// Aligned loads with acquire and stores with release ordering.
+macro_rules! ordered {
+    ($load:ident, $store:ident, $atomic:ident, $int:ident) => {
+        #[doc = concat!("Loads a `", stringify!($int), "` with acquire ordering.")]
+        ///
+        /// # Safety
+        /// `at` must be readable for the integer's size and aligned to it.
+        #[inline]
+        pub(crate) unsafe fn $load(at: *const u8) -> $int {
+            // SAFETY: aligned and readable by contract; an atomic may be shared with anybody, other processes included.
+            unsafe { $atomic::from_ptr(at.cast_mut().cast()) }.load(Ordering::Acquire)
+        }
+
+        #[doc = concat!("Stores a `", stringify!($int), "` with release ordering.")]
+        ///
+        /// # Safety
+        /// `at` must be writable for the integer's size and aligned to it.
+        #[inline]
+        pub(crate) unsafe fn $store(at: *mut u8, value: $int) {
+            // SAFETY: aligned and writable by contract.
+            unsafe { $atomic::from_ptr(at.cast()) }.store(value, Ordering::Release);
+        }
+    };
 }
 
-/// Stores a `u32` with release ordering.
+ordered!(load_u8_acquire, store_u8_release, AtomicU8, u8);
+ordered!(load_u16_acquire, store_u16_release, AtomicU16, u16);
+ordered!(load_u32_acquire, store_u32_release, AtomicU32, u32);
+ordered!(load_u64_acquire, store_u64_release, AtomicU64, u64);
+
+/// Sets bits of a byte, leaving the others as they are.
 ///
 /// # Safety
-/// `at` must be writable for 4 bytes and 4-aligned.
+/// `at` must be writable.
 #[inline]
-pub(crate) unsafe fn store_u32_release(at: *mut u8, value: u32) {
-    // SAFETY: aligned and writable by contract.
-    unsafe { AtomicU32::from_ptr(at.cast()) }.store(value, Ordering::Release);
+pub(crate) unsafe fn or_u8(at: *mut u8, bits: u8) {
+    // SAFETY: writable by contract; a byte is always aligned.
+    unsafe { AtomicU8::from_ptr(at) }.fetch_or(bits, Ordering::AcqRel);
 }
 
 /// Publishes 16 bytes so that a reader which sees the upper half sees the lower half and every store before.
@@ -213,7 +233,7 @@ pub(crate) unsafe fn publish_16(at: *mut u8, value: [u64; 2]) {
     // SAFETY: both halves lie in the 16 bytes of the contract and are 8-aligned.
     unsafe {
         at.cast::<u64>().write_volatile(value[0]);
-        std::sync::atomic::AtomicU64::from_ptr(at.add(8).cast()).store(value[1], Ordering::Release);
+        AtomicU64::from_ptr(at.add(8).cast()).store(value[1], Ordering::Release);
     }
 }
 

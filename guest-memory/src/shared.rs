@@ -99,28 +99,99 @@ impl SharedMemory {
             .then(|| self.mapping.start().wrapping_add(offset))
     }
 
+    #[inline]
+    fn aligned(&self, offset: usize, size: usize) -> Option<*mut u8> {
+        self.at(offset, size)
+            .filter(|host| (*host as usize).is_multiple_of(size))
+    }
+
+    /// Loads a `u8` with acquire ordering; 0 if out of range.
+    #[inline]
+    #[must_use]
+    pub fn load_u8(&self, offset: usize) -> u8 {
+        match self.aligned(offset, 1) {
+            // SAFETY: inside the mapping that `self` keeps alive, and aligned.
+            Some(host) => unsafe { access::load_u8_acquire(host) },
+            None => 0,
+        }
+    }
+
+    /// Stores a `u8` with release ordering; nothing happens out of range.
+    #[inline]
+    pub fn store_u8(&self, offset: usize, value: u8) {
+        if let Some(host) = self.aligned(offset, 1) {
+            // SAFETY: inside the mapping that `self` keeps alive, and aligned.
+            unsafe { access::store_u8_release(host, value) };
+        }
+    }
+
+    /// Loads a 2-aligned `u16` with acquire ordering; 0 if out of range or unaligned.
+    #[inline]
+    #[must_use]
+    pub fn load_u16(&self, offset: usize) -> u16 {
+        match self.aligned(offset, 2) {
+            // SAFETY: inside the mapping that `self` keeps alive, and aligned.
+            Some(host) => unsafe { access::load_u16_acquire(host) },
+            None => 0,
+        }
+    }
+
+    /// Stores a 2-aligned `u16` with release ordering; nothing happens out of range or unaligned.
+    #[inline]
+    pub fn store_u16(&self, offset: usize, value: u16) {
+        if let Some(host) = self.aligned(offset, 2) {
+            // SAFETY: inside the mapping that `self` keeps alive, and aligned.
+            unsafe { access::store_u16_release(host, value) };
+        }
+    }
+
     /// Loads a 4-aligned `u32` with acquire ordering; 0 if out of range or unaligned.
     #[inline]
     #[must_use]
     pub fn load_u32(&self, offset: usize) -> u32 {
-        match self.at(offset, 4) {
+        match self.aligned(offset, 4) {
             // SAFETY: inside the mapping that `self` keeps alive, and aligned.
-            Some(host) if (host as usize).is_multiple_of(4) => unsafe {
-                access::load_u32_acquire(host)
-            },
-            _ => 0,
+            Some(host) => unsafe { access::load_u32_acquire(host) },
+            None => 0,
         }
     }
 
     /// Stores a 4-aligned `u32` with release ordering; nothing happens out of range or unaligned.
     #[inline]
     pub fn store_u32(&self, offset: usize, value: u32) {
-        if let Some(host) = self
-            .at(offset, 4)
-            .filter(|host| (*host as usize).is_multiple_of(4))
-        {
+        if let Some(host) = self.aligned(offset, 4) {
             // SAFETY: inside the mapping that `self` keeps alive, and aligned.
             unsafe { access::store_u32_release(host, value) };
+        }
+    }
+
+    /// Loads a 8-aligned `u64` with acquire ordering; 0 if out of range or unaligned.
+    #[inline]
+    #[must_use]
+    pub fn load_u64(&self, offset: usize) -> u64 {
+        match self.aligned(offset, 8) {
+            // SAFETY: inside the mapping that `self` keeps alive, and aligned.
+            Some(host) => unsafe { access::load_u64_acquire(host) },
+            None => 0,
+        }
+    }
+
+    /// Stores a 8-aligned `u64` with release ordering; nothing happens out of range or unaligned.
+    #[inline]
+    pub fn store_u64(&self, offset: usize, value: u64) {
+        if let Some(host) = self.aligned(offset, 8) {
+            // SAFETY: inside the mapping that `self` keeps alive, and aligned.
+            unsafe { access::store_u64_release(host, value) };
+        }
+    }
+
+    /// Sets bits of a byte in one atomic operation, leaving the others to whoever else sets or clears them; nothing happens out of
+    /// range.
+    #[inline]
+    pub fn or_u8(&self, offset: usize, bits: u8) {
+        if let Some(host) = self.at(offset, 1) {
+            // SAFETY: inside the mapping that `self` keeps alive.
+            unsafe { access::or_u8(host, bits) };
         }
     }
 

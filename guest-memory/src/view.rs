@@ -211,20 +211,47 @@ impl MapView {
     /// [`Fault`] if any byte lacks the right, if the ring does not lie at a multiple of 16 in our memory, or if a region border
     /// does not lie at a multiple of 64 both in the ring and in our memory.
     pub fn window(&self, iova: u64, len: usize, access: Access) -> Result<Window, Fault> {
+        // Every element of an NVMe ring is a power of two in size, at most 64 bytes, and aligned to it.
+        self.resolve(iova, len, access, 16, 64)
+    }
+
+    /// As [`MapView::window`] for a ring that is only accessed in pieces of at most `align` bytes (a power of two) at multiples
+    /// of their size: it must begin, and be crossed by region borders, at multiples of `align`.
+    ///
+    /// # Errors
+    /// [`Fault`] if any byte lacks the right, or if the ring's start or a region border is not so aligned in our memory.
+    pub fn window_aligned(
+        &self,
+        iova: u64,
+        len: usize,
+        access: Access,
+        align: usize,
+    ) -> Result<Window, Fault> {
+        self.resolve(iova, len, access, align, align)
+    }
+
+    fn resolve(
+        &self,
+        iova: u64,
+        len: usize,
+        access: Access,
+        start_align: usize,
+        border_align: usize,
+    ) -> Result<Window, Fault> {
         let mut pieces = Vec::with_capacity(1);
         let mut start = 0usize;
         self.pieces(iova, len, access, |host, len| {
             pieces.push(Piece { start, host, len });
             start += len;
         })?;
-        // Every element of a ring is a power of two in size, at most 64 bytes, and aligned to it. A region border inside an
-        // element would tear it, and a region that lies askew would misalign all elements behind the border.
+        // A region border inside an element would tear it, and a region that lies askew would misalign all elements behind the
+        // border.
         let torn = pieces
             .iter()
-            .any(|p| p.start > 0 && !(p.host as usize | p.start).is_multiple_of(64));
+            .any(|p| p.start > 0 && !(p.host as usize | p.start).is_multiple_of(border_align));
         let misaligned = pieces
             .first()
-            .is_some_and(|p| !(p.host as usize).is_multiple_of(16));
+            .is_some_and(|p| !(p.host as usize).is_multiple_of(start_align));
         if torn || misaligned || pieces.is_empty() {
             return Err(Fault { iova });
         }
@@ -235,6 +262,16 @@ impl MapView {
             len,
             _lease: Lease::View(Rc::clone(&self.inner)),
         })
+    }
+
+    /// Brings the line at `iova` closer if it lies in the region that was accessed last; a hint otherwise ignored.
+    #[inline]
+    pub fn prefetch(&self, iova: u64) {
+        let hit = self.inner.last.get();
+        let offset = iova.wrapping_sub(hit.iova);
+        if offset < hit.len {
+            access::prefetch_read(hit.host.wrapping_add(offset as usize));
+        }
     }
 }
 
@@ -269,10 +306,22 @@ impl Window {
         if offset.checked_add(size)? <= self.first.len {
             return Some(self.first.host.wrapping_add(offset));
         }
+        self.at_more(offset, size)
+    }
+
+    #[cold]
+    fn at_more(&self, offset: usize, size: usize) -> Option<*mut u8> {
         self.more.iter().find_map(|piece| {
             let inside = offset.checked_sub(piece.start)?;
             (inside.checked_add(size)? <= piece.len).then(|| piece.host.wrapping_add(inside))
         })
+    }
+
+    /// As `at`, for an atomic access.
+    #[inline]
+    fn aligned(&self, offset: usize, size: usize) -> Option<*mut u8> {
+        self.at(offset, size)
+            .filter(|host| (*host as usize).is_multiple_of(size))
     }
 
     /// Copies a value out.
@@ -293,8 +342,8 @@ impl Window {
     pub fn read_words<const N: usize>(&self, offset: usize) -> Option<[u64; N]> {
         let host = self
             .at(offset, N * 8)
-            .filter(|_| offset.is_multiple_of(8))?;
-        // SAFETY: `at` checked the leased range; 8-aligned because the window's start is 16-aligned.
+            .filter(|host| (*host as usize).is_multiple_of(8))?;
+        // SAFETY: `at` checked the leased range; it is aligned.
         Some(unsafe { access::read_words(host) })
     }
 
@@ -310,24 +359,66 @@ impl Window {
         true
     }
 
-    /// Loads a 4-aligned `u32` with acquire ordering.
+    /// Loads a 2-aligned `u16` with acquire ordering; `None` if out of range or unaligned.
+    #[inline]
+    #[must_use]
+    pub fn load_u16(&self, offset: usize) -> Option<u16> {
+        let host = self.aligned(offset, 2)?;
+        // SAFETY: inside the leased range, and aligned.
+        Some(unsafe { access::load_u16_acquire(host) })
+    }
+
+    /// Stores a 2-aligned `u16` with release ordering. `false` if out of range or unaligned.
+    #[inline]
+    #[must_use]
+    pub fn store_u16(&self, offset: usize, value: u16) -> bool {
+        let Some(host) = self.aligned(offset, 2) else {
+            return false;
+        };
+        // SAFETY: inside the leased range, and aligned.
+        unsafe { access::store_u16_release(host, value) };
+        true
+    }
+
+    /// Loads a 4-aligned `u32` with acquire ordering; `None` if out of range or unaligned.
     #[inline]
     #[must_use]
     pub fn load_u32(&self, offset: usize) -> Option<u32> {
-        let host = self.at(offset, 4).filter(|_| offset.is_multiple_of(4))?;
-        // SAFETY: inside the leased range; 4-aligned because the window's start is 16-aligned.
+        let host = self.aligned(offset, 4)?;
+        // SAFETY: inside the leased range, and aligned.
         Some(unsafe { access::load_u32_acquire(host) })
     }
 
-    /// Stores a 4-aligned `u32` with release ordering. `false` if out of range.
+    /// Stores a 4-aligned `u32` with release ordering. `false` if out of range or unaligned.
     #[inline]
     #[must_use]
     pub fn store_u32(&self, offset: usize, value: u32) -> bool {
-        let Some(host) = self.at(offset, 4).filter(|_| offset.is_multiple_of(4)) else {
+        let Some(host) = self.aligned(offset, 4) else {
             return false;
         };
-        // SAFETY: inside the leased range; 4-aligned because the window's start is 16-aligned.
+        // SAFETY: inside the leased range, and aligned.
         unsafe { access::store_u32_release(host, value) };
+        true
+    }
+
+    /// Loads a 8-aligned `u64` with acquire ordering; `None` if out of range or unaligned.
+    #[inline]
+    #[must_use]
+    pub fn load_u64(&self, offset: usize) -> Option<u64> {
+        let host = self.aligned(offset, 8)?;
+        // SAFETY: inside the leased range, and aligned.
+        Some(unsafe { access::load_u64_acquire(host) })
+    }
+
+    /// Stores a 8-aligned `u64` with release ordering. `false` if out of range or unaligned.
+    #[inline]
+    #[must_use]
+    pub fn store_u64(&self, offset: usize, value: u64) -> bool {
+        let Some(host) = self.aligned(offset, 8) else {
+            return false;
+        };
+        // SAFETY: inside the leased range, and aligned.
+        unsafe { access::store_u64_release(host, value) };
         true
     }
 
@@ -336,10 +427,10 @@ impl Window {
     #[inline]
     #[must_use]
     pub fn publish_16(&self, offset: usize, value: [u64; 2]) -> bool {
-        let Some(host) = self.at(offset, 16).filter(|_| offset.is_multiple_of(16)) else {
+        let Some(host) = self.aligned(offset, 16) else {
             return false;
         };
-        // SAFETY: inside the leased range; 16-aligned because the window's start is.
+        // SAFETY: inside the leased range, and aligned.
         unsafe { access::publish_16(host, value) };
         true
     }

@@ -153,3 +153,40 @@ fn words_come_whole_and_only_from_inside() {
     assert_eq!(window.read_words::<2>(0x1ff8), None, "beyond the end");
     assert_eq!(window.read_words::<1>(usize::MAX & !7), None);
 }
+
+#[test]
+fn a_window_with_a_smaller_alignment_takes_what_its_elements_allow() {
+    let (view, low, high) = guest();
+    assert!(view.window_aligned(0x1002, 0x40, RW, 4).is_err());
+    assert!(view.window_aligned(0x1001, 0x40, RW, 2).is_err());
+    let window = view.window_aligned(0x1002, 0x40, RW, 2).unwrap();
+    assert!(window.store_u16(2, 0xabcd));
+    assert_eq!(low.load_u16(4), 0xabcd);
+    assert_eq!(window.load_u16(2), Some(0xabcd));
+    assert_eq!(window.load_u16(3), None, "unaligned");
+    assert_eq!(window.load_u16(0x3f), None, "out of range");
+    // What decides is the place in our memory, not the offset.
+    assert_eq!(window.load_u32(0), None);
+    assert_eq!(window.load_u32(2), Some(0xabcd));
+    assert!(!window.store_u64(2, 1) && window.store_u64(6, 1));
+    assert!(!window.publish_16(0, [0; 2]) && window.publish_16(14, [7; 2]));
+
+    // Across a border at a multiple of 2 that is none of 64.
+    let window = view.window_aligned(0x2ffa, 0x10, RW, 2).unwrap();
+    for offset in (0..0x10).step_by(2) {
+        assert!(window.store_u16(offset, 0x100 + offset as u16));
+    }
+    assert_eq!((low.load_u16(0x1ffe), high.load_u16(0)), (0x104, 0x106));
+    assert!(!window.store_u32(4, 0), "torn by the border");
+    assert!(view.window_aligned(0x2ffa, 0x10, RW, 4).is_err());
+}
+
+#[test]
+fn a_prefetch_takes_any_address() {
+    let (view, ..) = guest();
+    view.prefetch(0x1000);
+    assert!(view.read::<u8>(0x1000).is_ok());
+    for iova in [0, 0x1000, 0x2fff, 0x3000, 0xa000, u64::MAX] {
+        view.prefetch(iova);
+    }
+}

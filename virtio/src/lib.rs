@@ -29,4 +29,7 @@ pub use ::pci::{InterruptKind, Interrupts};
 pub use blk::{Blk, BlkConfig, BlkHandle, BlkSnapshot, Coalescing, MAX_QUEUES, QueueInfo};
 pub use device::{Device, DeviceEvent, Inflight, Interrupt, Kick, QueueSetup, RingState};
 pub use pci::{VirtioPci, VirtioPciConfig};
-pub use queue::{Buffer, Chain, DirtyLog, Head, Ring, RingError};
+pub use queue::{
+    Buffer, Chain, DirtyLog, Head, LOG_PAGE, MAX_BUFFERS, RING_FEATURES, Ring, RingError, Split,
+    Virtqueue,
+};

@@ -1,39 +1,30 @@
 //! Virtqueues, device side: split and packed behind one interface.
 
+mod chain;
+mod event;
+mod flight;
 mod log;
+mod split;
+#[cfg(test)]
+mod testing;
+
+use std::sync::Arc;
 
 use guest_memory::{Fault, MapView};
+use virtio_spec::feature;
 
-use crate::device::RingState;
+use crate::device::{QueueSetup, RingState};
 
-pub use log::DirtyLog;
+pub use chain::{Buffer, Chain, MAX_BUFFERS};
+pub use log::{DirtyLog, LOG_PAGE};
+pub use split::Split;
 
-/// A part of a chain's buffers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Buffer {
-    /// Guest-physical address.
-    pub addr: u64,
-    /// Length in bytes; never 0, `addr + len` does not wrap.
-    pub len: u32,
-}
-
-/// A chain of buffers that was taken from a ring, checked for form: readable before writable, no loop, no empty buffer. Whether
-/// it lies in memory is found when it is resolved. Reused from one request to the next, so taking one allocates nothing.
-#[derive(Clone, Debug, Default)]
-pub struct Chain {
-    /// What the device reads.
-    pub readable: Vec<Buffer>,
-    /// What the device writes.
-    pub writable: Vec<Buffer>,
-}
-
-impl Chain {
-    /// Forgets everything, keeps the room.
-    pub fn clear(&mut self) {
-        self.readable.clear();
-        self.writable.clear();
-    }
-}
+/// The features of rings that both formats can do, with those that choose the format.
+pub const RING_FEATURES: u64 = feature::INDIRECT_DESC
+    | feature::EVENT_IDX
+    | feature::VERSION_1
+    | feature::IN_ORDER
+    | feature::RING_RESET;
 
 /// Names a chain from the moment it is taken until it is used: below the queue's size, unique among the chains in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,6 +57,9 @@ pub enum RingError {
     /// A head or buffer ID that is in flight already.
     #[error("buffer {0} was made available twice")]
     Duplicate(u16),
+    /// The queue cannot be served as it was set up: its size, or where it is to go on. Transports check both.
+    #[error("a queue of {0} entries cannot be served from where it is said to stand")]
+    Setup(u16),
 }
 
 /// What the rings of both formats do.
@@ -90,7 +84,7 @@ pub trait Ring {
     /// How many chains are in flight.
     fn in_flight(&self) -> u16;
 
-    /// Where it stands, to go on later.
+    /// Where it stands, to go on later. What is in flight counts as taken.
     fn state(&self) -> RingState;
 
     /// Finds the ring again after a change of the client's memory. On failure it holds no memory and takes and puts nothing
@@ -99,4 +93,69 @@ pub trait Ring {
     /// # Errors
     /// The ring does not lie in memory.
     fn remap(&mut self, view: &MapView) -> Result<(), Fault>;
+
+    /// Begins or ends logging writes to guest memory. Only while nothing is in flight: what was taken before is not known.
+    fn set_log(&mut self, log: Option<Arc<DirtyLog>>);
+}
+
+/// A virtqueue of the format that was negotiated.
+#[derive(Debug)]
+pub enum Virtqueue {
+    /// Split (2.7).
+    Split(Split),
+}
+
+impl Virtqueue {
+    /// A queue as `setup` describes it, in the client's memory as `view` shows it.
+    ///
+    /// # Errors
+    /// [`RingError::Memory`] if its rings do not lie in memory: may be tried again when the memory has changed.
+    /// [`RingError::Setup`] for a size or a state that no queue of the format can have.
+    pub fn new(setup: &QueueSetup, view: &MapView) -> Result<Self, RingError> {
+        Split::new(setup, view).map(Self::Split)
+    }
+}
+
+macro_rules! each {
+    ($self:expr, $ring:ident => $result:expr) => {
+        match $self {
+            Virtqueue::Split($ring) => $result,
+        }
+    };
+}
+
+impl Ring for Virtqueue {
+    #[inline]
+    fn take(&mut self, view: &MapView, chain: &mut Chain) -> Result<Option<Head>, RingError> {
+        each!(self, ring => ring.take(view, chain))
+    }
+
+    #[inline]
+    fn put(&mut self, head: Head, written: u32) {
+        each!(self, ring => ring.put(head, written));
+    }
+
+    fn wants_interrupt(&mut self) -> bool {
+        each!(self, ring => ring.wants_interrupt())
+    }
+
+    fn want_kicks(&mut self, wanted: bool) {
+        each!(self, ring => ring.want_kicks(wanted));
+    }
+
+    fn in_flight(&self) -> u16 {
+        each!(self, ring => ring.in_flight())
+    }
+
+    fn state(&self) -> RingState {
+        each!(self, ring => ring.state())
+    }
+
+    fn remap(&mut self, view: &MapView) -> Result<(), Fault> {
+        each!(self, ring => ring.remap(view))
+    }
+
+    fn set_log(&mut self, log: Option<Arc<DirtyLog>>) {
+        each!(self, ring => ring.set_log(log));
+    }
 }

@@ -23,4 +23,31 @@ impl DirtyLog {
     pub fn memory(&self) -> &SharedMemory {
         &self.memory
     }
+
+    /// Marks the pages of `addr..addr + len` as written: page `addr / 4096` is bit `addr / 4096 % 8` of byte `addr / 4096 / 8`.
+    /// Called after the write. Pages beyond the log's end are beyond the guest's memory and not marked.
+    ///
+    /// A bit that is set already is set again: the VMM may clear it and copy the page while the write before is still on its way,
+    /// and only the atomic operation orders the two.
+    pub fn mark(&self, addr: u64, len: u64) {
+        let Some(last) = len.checked_sub(1).map(|more| addr.saturating_add(more)) else {
+            return;
+        };
+        let end = (self.memory.len() as u64).saturating_mul(8);
+        let mut page = addr / LOG_PAGE;
+        let last = (last / LOG_PAGE).min(end.saturating_sub(1));
+        while page <= last {
+            let byte = page / 8;
+            let from = page % 8;
+            let to = if last / 8 == byte { last % 8 } else { 7 };
+            let bits = (0xff_u8 << from) & (0xff >> (7 - to));
+            // Below the memory's length, which fits.
+            self.memory
+                .or_u8(usize::try_from(byte).unwrap_or(usize::MAX), bits);
+            page = (byte + 1) * 8;
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,7 +84,7 @@ impl Memory {
         if self.map.find_exact(iova, len).is_some() && self.sources.get(&iova) == Some(&source) {
             return Ok(false);
         }
-        if self.map.regions().len() >= self.limit {
+        if self.map.len() >= self.limit {
             return Err(Rejection::invalid("more DMA regions than max_dma_maps"));
         }
         let backing = match region.fd {
@@ -214,7 +214,6 @@ impl Drop for Memory {
         let map = std::mem::replace(&mut self.map, DmaMap::empty());
         let mapped: Vec<_> = map
             .regions()
-            .iter()
             .filter_map(|region| region.backing.clone())
             .collect();
         drop(map);

@@ -208,7 +208,7 @@ impl Subject {
     fn unmap(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
         let code = usize::from(input.arbitrary::<u8>()?);
         if code == 0xff {
-            let all: Vec<Region> = self.map.regions().to_vec();
+            let all: Vec<Region> = self.map.regions().cloned().collect();
             for (region, model) in all.into_iter().zip(&self.layout.regions) {
                 self.retired.extend(
                     model
@@ -252,8 +252,8 @@ impl Subject {
 
     fn install(&mut self, map: Arc<DmaMap>, layout: Layout) {
         assert_eq!(map.epoch(), self.map.epoch() + 1);
-        assert_eq!(map.regions().len(), layout.regions.len());
-        for (region, model) in map.regions().iter().zip(&layout.regions) {
+        assert_eq!(map.len(), layout.regions.len());
+        for (region, model) in map.regions().zip(&layout.regions) {
             assert_eq!((region.iova, region.len), (model.iova, model.len));
             for at in [region.iova, region.last()] {
                 let found = map.find(at).expect("a region");
@@ -418,7 +418,7 @@ impl Subject {
         lists::read_ram(&self.ram, &mut contents);
         assert!(contents == self.ram_model, "the RAM disk differs");
         self.files.check();
-        let all: Vec<Region> = self.map.regions().to_vec();
+        let all: Vec<Region> = self.map.regions().cloned().collect();
         for (region, model) in all.into_iter().zip(&self.layout.regions) {
             self.retired.extend(
                 model

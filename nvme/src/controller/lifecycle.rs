@@ -221,7 +221,6 @@ impl Controller {
             .view
             .map()
             .regions()
-            .iter()
             .all(|region| region.backing.is_none());
         if !matches!(error, EnableError::NotShared) && !no_memory {
             guest_warn!(self.limit, endpoint = label, %error, "the guest cannot enable the controller");

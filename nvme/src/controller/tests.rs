@@ -326,7 +326,7 @@ fn a_client_that_leaves_leaves_nothing() {
         1,
         "no descriptor of the client is held"
     );
-    let epoch = guest.on_home(|c, _| c.view.map().regions().len());
+    let epoch = guest.on_home(|c, _| c.view.map().len());
     assert_eq!(epoch, 0);
     assert_eq!(guest.on_home(|c, _| c.deferred()), Some(Access::Done));
     assert_eq!(gone(&guest), Access::Done);

@@ -220,7 +220,7 @@ impl Function for Fake {
     }
 
     fn map_changed(&mut self, _cx: &mut Cx, map: &Arc<DmaMap>) {
-        self.log(Call::MapChanged(map.regions().len()));
+        self.log(Call::MapChanged(map.len()));
         let old = std::mem::replace(&mut self.view, MapView::new(Arc::clone(map)));
         if self.hold_on {
             self.in_flight.push(old);

@@ -71,7 +71,7 @@ proptest! {
                     guest.write32(0x14, Guest::cc().into_bits());
                 }
                 Act::Unmap => guest.unmap_all(),
-                Act::Map if guest.map.regions().is_empty() => guest.map_ram(),
+                Act::Map if guest.map.is_empty() => guest.map_ram(),
                 Act::Map | Act::Poll => guest.poll(),
                 Act::Reset(true) => {
                     guest.on_home(|c, cx| c.reset(cx, ResetKind::Device));
@@ -86,7 +86,7 @@ proptest! {
         }
         guest.write32(0x14, 0);
         guest.poll_until("RDY clear", |guest| !guest.csts().rdy());
-        if guest.map.regions().is_empty() {
+        if guest.map.is_empty() {
             guest.map_ram();
         }
         guest.enable();

@@ -183,7 +183,10 @@ fn reset_ends_commands_in_flight_without_completions() {
         (Arc::strong_count(&old) == 1).then_some(())
     });
     // And the controller can be enabled again.
-    let map = old.cleared().with(old.regions()[0].clone()).unwrap();
+    let map = old
+        .cleared()
+        .with(old.regions().next().unwrap().clone())
+        .unwrap();
     rig.set_map(map);
     disk.script(|script| script.gated = false);
     assert!(

@@ -37,6 +37,8 @@ mod stats;
 #[cfg(test)]
 mod suites;
 mod tags;
+#[cfg(feature = "test-disk")]
+pub mod test_disk;
 #[cfg(test)]
 mod test_loop;
 #[cfg(test)]

@@ -3,9 +3,10 @@
 mod changes;
 mod commands;
 mod cost;
-mod disk;
 mod endings;
 mod flow;
 mod refusals;
 mod rig;
 mod signals;
+
+use bdev::test_disk as disk;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bdev::{Features, IoKind, IoStatus};
-use guest_memory::{HostBuffer, Segments};
 use nvme_spec::command::DsmRange;
 use nvme_spec::{NSID_ALL, NvmOpcode, SglDescriptor, SglType, Sqe, Status};
 
@@ -47,20 +46,6 @@ impl Rig {
         let mut bytes = vec![0; len];
         assert!(self.ram.read_slice(Self::at(iova), &mut bytes));
         bytes
-    }
-}
-
-impl TestDisk {
-    fn bytes(&self, offset: u64, len: usize) -> Vec<u8> {
-        let list = Segments::from_host(HostBuffer::new(len));
-        assert!(self.ram.read(offset, &list));
-        list.into_host().unwrap().as_slice().to_vec()
-    }
-
-    fn fill(&self, offset: u64, bytes: &[u8]) {
-        let mut buffer = HostBuffer::new(bytes.len());
-        buffer.as_mut_slice().copy_from_slice(bytes);
-        assert!(self.ram.write(offset, &Segments::from_host(buffer)));
     }
 }
 

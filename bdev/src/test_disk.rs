@@ -1,53 +1,58 @@
-//! A RAM disk that does what the test says: waits, has no room, fails, comes back with less.
+//! A RAM disk that does what the test says: waits, has no room, fails, comes back with less. For tests of device models.
+#![expect(clippy::unwrap_used, reason = "a test's trouble is to end the test")]
 
 use std::collections::HashMap;
 use std::io::{PipeReader, PipeWriter, Write};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
-use bdev::{
-    Bdev, BdevError, BdevInfo, Channel, DriverValue, Features, Finished, Io, IoKind, IoStatus,
-    SharedBdev, Submitted,
-};
 use guest_memory::{HostBuffer, Segments, SharedRam};
 use nix::errno::Errno;
 use reactor::{Cx, Op, RingFile};
 use uuid::Uuid;
 
+use crate::io::{Io, IoKind, IoStatus};
+use crate::traits::{
+    Bdev, BdevError, BdevInfo, Channel, DriverValue, Features, Finished, SharedBdev, Submitted,
+};
+
 /// What the disk is to do, and what it was asked.
 #[derive(Debug, Default)]
-pub(super) struct Script {
+pub struct Script {
     /// Requests wait in the ring until [`TestDisk::release`].
-    pub(super) gated: bool,
+    pub gated: bool,
     /// So many submissions find no room.
-    pub(super) full: u32,
+    pub full: u32,
     /// So many completions find no room to go on.
-    pub(super) stall: u32,
+    pub stall: u32,
     /// So many completions bring only a part.
-    pub(super) short: u32,
+    pub short: u32,
     /// Requests end like this.
-    pub(super) fail: Option<IoStatus>,
+    pub fail: Option<IoStatus>,
     /// Opening fails.
-    pub(super) locked: bool,
+    pub locked: bool,
     /// What was submitted (and taken): kind, lba, blocks, fua.
-    pub(super) log: Vec<(IoKind, u64, u64, bool)>,
+    pub log: Vec<(IoKind, u64, u64, bool)>,
     /// Requests announced.
-    pub(super) announced: Vec<u64>,
+    pub announced: Vec<u64>,
     /// Channels open.
-    pub(super) open: u32,
+    pub open: u32,
 }
 
+/// The disk.
 #[derive(Debug)]
-pub(super) struct TestDisk {
+pub struct TestDisk {
     info: Mutex<BdevInfo>,
-    pub(super) ram: Arc<SharedRam>,
-    pub(super) script: Arc<Mutex<Script>>,
+    /// Its contents.
+    pub ram: Arc<SharedRam>,
+    script: Arc<Mutex<Script>>,
     gate: Arc<OwnedFd>,
     opener: Mutex<PipeWriter>,
 }
 
 impl TestDisk {
-    pub(super) fn new(block_size: u32, num_blocks: u64, features: Features) -> Arc<Self> {
+    /// A disk of zeroes.
+    pub fn new(block_size: u32, num_blocks: u64, features: Features) -> Arc<Self> {
         let (reader, writer): (PipeReader, PipeWriter) = std::io::pipe().unwrap();
         let len = usize::try_from(u64::from(block_size) * num_blocks).unwrap();
         Arc::new(Self {
@@ -67,16 +72,18 @@ impl TestDisk {
         })
     }
 
-    pub(super) fn shared(self: &Arc<Self>) -> SharedBdev {
+    /// As device models take it.
+    pub fn shared(self: &Arc<Self>) -> SharedBdev {
         Arc::clone(self) as SharedBdev
     }
 
-    pub(super) fn script<R>(&self, with: impl FnOnce(&mut Script) -> R) -> R {
+    /// Reads or changes what it is to do.
+    pub fn script<R>(&self, with: impl FnOnce(&mut Script) -> R) -> R {
         with(&mut self.script.lock().unwrap())
     }
 
     /// Lets `count` waiting requests go on.
-    pub(super) fn release(&self, count: usize) {
+    pub fn release(&self, count: usize) {
         self.opener
             .lock()
             .unwrap()
@@ -84,12 +91,27 @@ impl TestDisk {
             .unwrap();
     }
 
-    pub(super) fn set_blocks(&self, blocks: u64) {
+    /// Says another length.
+    pub fn set_blocks(&self, blocks: u64) {
         self.info.lock().unwrap().num_blocks = blocks;
     }
 
+    /// A part of the contents.
+    pub fn bytes(&self, offset: u64, len: usize) -> Vec<u8> {
+        let list = Segments::from_host(HostBuffer::new(len));
+        assert!(self.ram.read(offset, &list));
+        list.into_host().unwrap().as_slice().to_vec()
+    }
+
+    /// Changes a part of the contents.
+    pub fn fill(&self, offset: u64, bytes: &[u8]) {
+        let mut buffer = HostBuffer::new(bytes.len());
+        buffer.as_mut_slice().copy_from_slice(bytes);
+        assert!(self.ram.write(offset, &Segments::from_host(buffer)));
+    }
+
     /// What was submitted since the last call.
-    pub(super) fn taken(&self) -> Vec<(IoKind, u64, u64, bool)> {
+    pub fn taken(&self) -> Vec<(IoKind, u64, u64, bool)> {
         self.script(|script| std::mem::take(&mut script.log))
     }
 }
@@ -150,7 +172,8 @@ impl TestChannel {
         if let Some(status) = self.script.lock().unwrap().fail {
             return status;
         }
-        let (offset, len) = (io.lba * self.block_size, io.blocks * self.block_size);
+        let bytes = |blocks: u64| blocks.saturating_mul(self.block_size);
+        let (offset, len) = (bytes(io.lba), bytes(io.blocks));
         let inside = match io.kind {
             IoKind::Read => self.ram.read(offset, &io.segments),
             IoKind::Write => self.ram.write(offset, &io.segments),

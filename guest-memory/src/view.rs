@@ -188,6 +188,15 @@ impl MapView {
         })
     }
 
+    /// Whether `iova..iova + len` can be reached, without touching it.
+    ///
+    /// # Errors
+    /// [`Fault`] if any byte lacks the right.
+    #[inline]
+    pub fn check(&self, iova: u64, len: usize, access: Access) -> Result<(), Fault> {
+        self.pieces(iova, len, access, |_, _| ())
+    }
+
     /// Adds `iova..iova + len` to `segments`, merging with its last segment where contiguous, and ties `segments` to this
     /// view's snapshot.
     ///

@@ -6,8 +6,6 @@
 pub(crate) mod config;
 mod handle;
 pub(crate) mod messages;
-#[cfg(test)]
-mod tests;
 pub(crate) mod workers;
 
 use std::collections::VecDeque;
@@ -163,6 +161,8 @@ impl Blk {
                 if let Some(disk) = &mut self.disk {
                     disk.shown = Shown::from(&disk.bdev.info());
                     let shown = disk.shown.clone();
+                    let blocks = shown.num_blocks;
+                    self.workers.broadcast(|| ToWorker::Resized(blocks));
                     self.show(shown);
                 }
             }

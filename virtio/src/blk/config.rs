@@ -5,8 +5,7 @@ use virtio_spec::blk::{Config, SECTOR_SIZE, feature};
 use virtio_spec::feature::{RING_PACKED, VERSION_1};
 use zerocopy::IntoBytes;
 
-/// Of the rings.
-const RING_FEATURES: u64 = RING_PACKED | virtio_spec::feature::INDIRECT_DESC;
+use crate::queue::RING_FEATURES;
 
 /// Queues at most.
 pub const MAX_QUEUES: u16 = 256;
@@ -96,7 +95,7 @@ impl Default for Coalescing {
 pub(crate) struct Shown {
     pub(crate) block_size: u32,
     physical_block_size: u32,
-    num_blocks: u64,
+    pub(crate) num_blocks: u64,
     pub(crate) features: Features,
 }
 

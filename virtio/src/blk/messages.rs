@@ -30,6 +30,8 @@ pub(crate) enum ToWorker {
     Map(Arc<DmaMap>),
     /// Use this disk from here on; drop the ack when the channel to the former one is closed.
     Disk(Option<Target>, Ack),
+    /// The disk has so many blocks.
+    Resized(u64),
     /// Hold interrupts back like this.
     Coalescing(Coalescing),
     /// Add your queues.

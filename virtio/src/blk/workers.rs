@@ -12,8 +12,6 @@ use crate::worker::Worker;
 
 /// What a worker is made of, on its own reactor.
 pub(crate) struct WorkerStart {
-    /// Its place among the device's workers.
-    pub(crate) index: usize,
     /// The device's settings.
     pub(crate) config: Arc<BlkConfig>,
     /// What the driver has chosen, as it changes.
@@ -146,7 +144,6 @@ impl Workers {
             home: self.home.clone(),
         };
         let start = WorkerStart {
-            index,
             config: Arc::clone(&self.config),
             mode: Arc::clone(&self.mode),
             map: Arc::clone(map),

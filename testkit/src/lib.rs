@@ -4,6 +4,8 @@
 //! * [`alloc`]: counts heap allocations.
 //! * [`vfio_user`]: a vfio-user client, strict and as rude as asked.
 //! * [`nvme`]: an NVMe driver on top of it.
+//! * [`ram`]: a guest's memory, shared with the device.
+//! * [`virtio`]: driver-side virtqueues, block requests, and drivers over vfio-user and vhost-user.
 //! * [`load`]: keeps queues full and measures.
 // Opened in `alloc` only: counting allocations takes a global allocator.
 #![deny(unsafe_code)]
@@ -11,4 +13,6 @@
 pub mod alloc;
 pub mod load;
 pub mod nvme;
+pub mod ram;
 pub mod vfio_user;
+pub mod virtio;

@@ -8,14 +8,15 @@
 //! a controller that does not answer within [`PATIENCE`] is an error.
 
 mod driver;
-mod memory;
+mod prp;
 mod queue;
 
 use std::time::Duration;
 
 pub use driver::{Driver, Options};
-pub use memory::GuestRam;
 pub use queue::QueuePair;
+
+pub use crate::ram::{GuestRam, RamError};
 
 /// How long the driver waits for the controller.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,12 +27,12 @@ pub enum Error {
     /// The transport failed.
     #[error(transparent)]
     Client(#[from] crate::vfio_user::Error),
-    /// Memory could not be made or mapped.
-    #[error("guest memory: {0}")]
-    Memory(#[from] guest_memory::MappingError),
-    /// The guest's memory is used up.
-    #[error("the guest has no {0} bytes left")]
-    OutOfMemory(usize),
+    /// The guest has no memory for it.
+    #[error(transparent)]
+    Ram(#[from] RamError),
+    /// The doorbells could not be mapped.
+    #[error("the doorbells cannot be mapped: {0}")]
+    Doorbells(#[from] guest_memory::MappingError),
     /// The controller did not do what it should have done within [`PATIENCE`].
     #[error("the controller did not {0} within {PATIENCE:?}")]
     TimedOut(&'static str),

@@ -9,7 +9,7 @@ use nvme_spec::command::RwCdw12;
 use nvme_spec::{NvmOpcode, Sqe};
 
 use super::{Histogram, Load, Report};
-use crate::nvme::{Driver, Error, GuestRam, Options, PATIENCE, QueuePair, Result};
+use crate::nvme::{Driver, Error, GuestRam, Options, PATIENCE, QueuePair, RamError, Result};
 
 /// Runs a load against the controller behind a vfio-user socket.
 ///
@@ -19,7 +19,7 @@ pub fn run(socket: &Path, load: &Load) -> Result<Report> {
     let buffers = u64::from(load.block_size) * u64::from(load.depth) * u64::from(load.queues);
     let lists = u64::from(load.block_size / (512 * 4096) + 1) * 4096;
     let overhead = u64::from(load.queues) * u64::from(load.depth) * lists + (64 << 20);
-    let ram = usize::try_from(buffers + overhead).map_err(|_| Error::OutOfMemory(usize::MAX))?;
+    let ram = usize::try_from(buffers + overhead).map_err(|_| RamError::Exhausted(usize::MAX))?;
     let mut driver = Driver::connect(
         socket,
         &Options {

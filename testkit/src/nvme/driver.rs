@@ -12,9 +12,8 @@ use nvme_spec::registers::{Aqa, Cap, Cc, Csts, Register};
 use nvme_spec::{AdminOpcode, Cqe, Sqe};
 use zerocopy::FromBytes;
 
-use super::memory::GuestRam;
 use super::queue::QueuePair;
-use super::{Error, PATIENCE, Result};
+use super::{Error, GuestRam, PATIENCE, Result};
 use crate::vfio_user::{Client, MapFlags};
 
 /// How the guest is set up.

@@ -6,8 +6,7 @@ use guest_memory::SharedMemory;
 use nvme_spec::registers::{DOORBELL_BASE, cq_head_doorbell, sq_tail_doorbell};
 use nvme_spec::{Cqe, Sqe};
 
-use super::memory::GuestRam;
-use super::{Error, PATIENCE, Result};
+use super::{Error, GuestRam, PATIENCE, Result};
 
 /// A queue pair. Command identifiers are the caller's.
 #[derive(Debug)]

@@ -3,9 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use guest_memory::SharedMemory;
+use guest_memory::{MappingError, SharedMemory};
 
-use super::{Error, Result};
+/// Why the guest has no memory.
+#[derive(Debug, thiserror::Error)]
+pub enum RamError {
+    /// It could not be made or mapped.
+    #[error("guest memory: {0}")]
+    Mapping(#[from] MappingError),
+    /// It is used up.
+    #[error("the guest has no {0} bytes left")]
+    Exhausted(usize),
+}
 
 /// RAM that the guest shares with the device, with a bump allocator: addresses are `base` + offset.
 #[derive(Clone, Debug)]
@@ -20,7 +29,7 @@ impl GuestRam {
     ///
     /// # Errors
     /// If the memory cannot be made.
-    pub fn new(base: u64, len: usize) -> Result<Self> {
+    pub fn new(base: u64, len: usize) -> Result<Self, RamError> {
         let memory = SharedMemory::new_unsealed(c"testkit guest", len)?;
         Ok(Self {
             memory,
@@ -44,8 +53,8 @@ impl GuestRam {
     /// Takes `len` bytes aligned to `align` (a power of two); they are never given back.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
-    pub fn alloc(&self, len: usize, align: usize) -> Result<u64> {
+    /// [`RamError::Exhausted`].
+    pub fn alloc(&self, len: usize, align: usize) -> Result<u64, RamError> {
         let mut offset = 0;
         self.next
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
@@ -53,7 +62,7 @@ impl GuestRam {
                 let end = offset.checked_add(len)?;
                 (end <= self.memory.len()).then_some(end)
             })
-            .map_err(|_| Error::OutOfMemory(len))?;
+            .map_err(|_| RamError::Exhausted(len))?;
         Ok(self.base + offset as u64)
     }
 
@@ -80,42 +89,5 @@ impl GuestRam {
             self.memory.write_slice(self.offset(address), data),
             "inside guest memory"
         );
-    }
-
-    /// The two PRP entries for `len` contiguous bytes at `address`; a PRP list is built where needed.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`] for the list.
-    pub fn prps(&self, address: u64, len: usize) -> Result<(u64, u64)> {
-        const PAGE: u64 = 4096;
-        let end = address + len as u64;
-        let second = (address / PAGE + 1) * PAGE;
-        if end <= second {
-            return Ok((address, 0));
-        }
-        if end <= second + PAGE {
-            return Ok((address, second));
-        }
-        let pages: Vec<u64> = (second..end).step_by(PAGE as usize).collect();
-        // The last entry of a full list page leads to the next one.
-        let per_page = 512;
-        let mut lists = Vec::new();
-        let mut rest = pages.as_slice();
-        while !rest.is_empty() {
-            let take = if rest.len() > per_page {
-                per_page - 1
-            } else {
-                rest.len()
-            };
-            lists.push((self.alloc(4096, 4096)?, &rest[..take]));
-            rest = &rest[take..];
-        }
-        for (index, (at, entries)) in lists.iter().enumerate() {
-            let next = lists.get(index + 1).map(|(next, _)| *next);
-            for (slot, entry) in entries.iter().copied().chain(next).enumerate() {
-                self.write(at + slot as u64 * 8, &entry.to_le_bytes());
-            }
-        }
-        Ok((address, lists[0].0))
     }
 }

@@ -263,3 +263,6 @@ impl VirtioPci {
         self.interrupts.vector(InterruptKind::Intx, 0)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,9 +114,9 @@ impl VirtioPci {
     /// the driver has come, which the ring says too.
     fn notify(&mut self, at: usize, len: usize) {
         let step = NOTIFY_MULTIPLIER as usize;
-        let places = (at.next_multiple_of(step)..at.saturating_add(len)).step_by(step);
-        // A single byte is no notification.
-        for place in places.filter(|_| len > 1) {
+        // A notification has two bytes at least.
+        let end = at.saturating_add(len).saturating_sub(1);
+        for place in (at.next_multiple_of(step)..end).step_by(step) {
             let index = u16::try_from(place / step).unwrap_or(u16::MAX);
             let queue = self.model.queues.get(usize::from(index));
             if queue.is_some_and(|queue| queue.stage == Stage::Running) {

@@ -1,0 +1,9 @@
+mod chaos;
+mod identity;
+mod notify;
+mod queues;
+mod registers;
+mod resets;
+mod rig;
+mod signals;
+mod window;

@@ -203,8 +203,11 @@ impl Controller {
 
     /// Fails the controller for a cause that the operator must know.
     pub(crate) fn fail(&mut self, cx: &mut Cx, cause: &str) {
-        // Every shard that meets the same trouble reports it; the operator hears of it once.
-        if !self.model.state.csts().cfs() {
+        let had_failed = self.model.state.csts().cfs();
+        self.step(cx, Event::Fatal);
+        // Every shard that meets the same trouble reports it, some only when the next reset has begun and it is over; the operator
+        // hears of it once.
+        if !had_failed && self.model.state.csts().cfs() {
             guest_warn!(
                 self.limit,
                 endpoint = self.config.label,
@@ -212,7 +215,6 @@ impl Controller {
                 "controller failed; the guest must reset it"
             );
         }
-        self.step(cx, Event::Fatal);
     }
 
     fn report_enable_error(&mut self, error: &EnableError) {

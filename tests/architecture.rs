@@ -12,10 +12,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("reactor", &["guest-memory"]),
     ("pci", &["guest-memory", "reactor"]),
     ("bdev", &["guest-memory", "reactor"]),
-    ("vfio-user", &["pci", "guest-memory", "reactor"]),
+    ("unix-socket", &["reactor"]),
+    ("vfio-user", &["pci", "unix-socket", "guest-memory", "reactor"]),
     (
         "vhost-user",
-        &["virtio", "virtio-spec", "guest-memory", "reactor"],
+        &[
+            "virtio",
+            "virtio-spec",
+            "unix-socket",
+            "guest-memory",
+            "reactor",
+        ],
     ),
     ("nvme-spec", &[]),
     (

@@ -35,6 +35,7 @@ pub mod fault;
 mod host;
 mod map;
 mod mapping;
+pub mod reaper;
 mod segments;
 mod shared;
 mod view;

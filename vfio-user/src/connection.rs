@@ -7,10 +7,10 @@ use std::sync::Arc;
 use guest_memory::SharedMemory;
 use nix::errno::Errno;
 use reactor::{Cx, WatchId};
+use unix_socket::stream as socket;
 
 use crate::frame::{Frame, FrameReader};
 use crate::reply::{self, Reply};
-use crate::socket;
 use crate::tags;
 use crate::wire::Header;
 

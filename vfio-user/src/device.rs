@@ -9,13 +9,13 @@ use std::time::Duration;
 use nix::errno::Errno;
 use pci::{Access, Function, ResetKind};
 use reactor::{Cx, Event, Idle, Poll, TimerId};
+use unix_socket::Link;
 
 use crate::Rejection;
 use crate::connection::Output;
 use crate::memory::Memory;
 use crate::reply::{Mappable, Region, Reply};
 use crate::request::{Request, WriteMulti};
-use crate::session::Link;
 use crate::tags;
 use crate::wire::{self, DeviceFlags, Header, IrqFlags, RegionAccess, RegionFlags, SparseArea};
 
@@ -328,7 +328,7 @@ impl Device {
         if let Some(timer) = held.deadline.take() {
             cx.cancel_timer(timer);
         }
-        if self.link.complaints.allow() {
+        if self.link.complaints().allow() {
             tracing::warn!(
                 command = %held.header.command(),
                 after = ?self.answer_within,

@@ -1,21 +1,13 @@
 //! A socket that serves one client after the other.
 
 use std::cell::RefCell;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::libc::POLLIN;
-use reactor::{Ack, Cx, Event, Idle, Poll, Poller, ReactorHandle, WatchId};
+use reactor::ReactorHandle;
+use unix_socket::{Listener, Server};
 
-use crate::listener::Listener;
-use crate::session::{Factory, Link, Session};
-
-/// How long an endpoint that cannot accept (too many open files) waits before it tries again.
-const RETRY: Duration = Duration::from_secs(1);
+use crate::session::{Factory, Session};
 
 /// What an operator may set.
 #[derive(Clone, Debug)]
@@ -33,77 +25,12 @@ impl Default for Options {
     }
 }
 
-/// What the handle and the endpoint share between threads.
-#[derive(Debug, Default)]
-struct Shared {
-    removed: AtomicBool,
-    connected: AtomicBool,
-    /// Who waits for the endpoint to be gone; `None` once it is.
-    waiting: Mutex<Option<Vec<Ack>>>,
-}
-
-impl Shared {
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Option<Vec<Ack>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// An endpoint, seen from other threads.
-#[derive(Clone, Debug)]
-pub struct EndpointHandle {
-    shared: Arc<Shared>,
-    reactor: ReactorHandle,
-    path: PathBuf,
-}
+pub type EndpointHandle = unix_socket::ServerHandle;
 
-impl EndpointHandle {
-    /// Where it listens.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Whether a client is connected, or one that is gone is still being drained.
-    pub fn is_connected(&self) -> bool {
-        self.shared.connected.load(Ordering::Relaxed)
-    }
-
-    /// Closes the socket, removes its name, ends the client's session and drains its device. `done` is dropped when nothing
-    /// of it is left.
-    pub fn remove(&self, done: Ack) {
-        if let Some(waiting) = &mut *self.shared.waiting() {
-            waiting.push(done);
-        }
-        self.shared.removed.store(true, Ordering::Release);
-        self.reactor.wake();
-    }
-}
-
-/// Tells those who wait for the endpoint's end, in whatever way it comes.
-#[derive(Debug)]
-struct Gone(Arc<Shared>);
-
-impl Drop for Gone {
-    fn drop(&mut self) {
-        drop(self.0.waiting().take());
-    }
-}
-
-/// A poller that listens and starts a session for each client, one at a time; others wait in the socket's backlog.
+/// Listens and starts a session for each client, one at a time; others wait in the socket's backlog.
 /// Sessions are pollers of their own on the same reactor.
-pub struct Endpoint {
-    name: String,
-    /// `None` once removed.
-    listener: Option<Listener>,
-    link: Rc<Link>,
-    factory: Rc<RefCell<Factory>>,
-    options: Options,
-    watch: Option<WatchId>,
-    /// Somebody may be waiting.
-    may_accept: bool,
-    is_serving: bool,
-    /// Last, so that the name is gone when those who wait are told.
-    shared: Gone,
-}
+pub struct Endpoint(());
 
 impl Endpoint {
     /// Puts an endpoint onto its home reactor. `factory` makes a device for each client, there.
@@ -113,130 +40,18 @@ impl Endpoint {
         options: Options,
         factory: Factory,
     ) -> EndpointHandle {
-        let shared = Arc::new(Shared {
-            waiting: Mutex::new(Some(Vec::new())),
-            ..Shared::default()
-        });
-        let handle = EndpointHandle {
-            shared: Arc::clone(&shared),
-            reactor: reactor.clone(),
-            path: listener.path().to_owned(),
-        };
-        // Made here, so that its end is told even if the reactor never gets to run the message.
-        let shared = Gone(shared);
-        reactor.send(move |reactor| {
-            reactor.add_poller(Box::new(Self {
-                name: listener.path().display().to_string(),
-                listener: Some(listener),
-                link: Rc::default(),
-                factory: Rc::new(RefCell::new(factory)),
-                options,
-                watch: None,
-                may_accept: true,
-                is_serving: false,
-                shared,
-            }));
-        });
-        handle
-    }
-
-    /// Whether no session is alive.
-    fn is_free(&self) -> bool {
-        Rc::strong_count(&self.link) == 1
-    }
-
-    /// Closes the socket and ends the session.
-    fn remove(&mut self, cx: &mut Cx) -> Poll {
-        if let Some(listener) = self.listener.take() {
-            if let Some(watch) = self.watch.take() {
-                cx.unwatch(watch);
-            }
-            drop(listener);
-            self.link.removed.set(true);
-            return Poll::Busy;
-        }
-        if self.is_free() {
-            Poll::Remove
-        } else {
-            Poll::Idle
-        }
-    }
-
-    /// Starts a session for the client that waits longest, if one does.
-    fn accept(&mut self, cx: &mut Cx) -> Poll {
-        let Some(listener) = &self.listener else {
-            return Poll::Idle;
-        };
-        if self.watch.is_none() {
-            match cx.watch(Arc::clone(listener.socket()), POLLIN as u32, CLIENT) {
-                Ok(watch) => self.watch = Some(watch),
-                Err(error) => return self.retry(cx, &error.into()),
-            }
-        }
-        match listener.accept() {
-            Ok(Some(socket)) => {
-                self.shared.0.connected.store(true, Ordering::Relaxed);
-                let session = Session::new(
-                    self.name.clone(),
+        let name = listener.path().display().to_string();
+        Server::start(listener, reactor, "vfio-user", move || {
+            let factory = Rc::new(RefCell::new(factory));
+            Box::new(move |socket, link| {
+                Box::new(Session::new(
+                    name.clone(),
                     socket,
-                    Rc::clone(&self.link),
-                    Rc::clone(&self.factory),
-                    self.options.answer_within,
-                );
-                cx.add_poller(Box::new(session));
-                self.is_serving = true;
-                Poll::Busy
-            }
-            Ok(None) => {
-                self.may_accept = false;
-                Poll::Idle
-            }
-            Err(error) => self.retry(cx, &error),
-        }
-    }
-
-    /// A resource is short (most likely open files): clients wait a little longer.
-    fn retry(&mut self, cx: &mut Cx, error: &io::Error) -> Poll {
-        let name = &self.name;
-        tracing::error!(name, %error, "no client can be accepted for now; raise RLIMIT_NOFILE if files are short");
-        self.may_accept = false;
-        cx.timer(RETRY, CLIENT);
-        Poll::Idle
-    }
-}
-
-/// Tag of the only event: a client may be waiting.
-const CLIENT: u64 = 0;
-
-impl Poller for Endpoint {
-    fn name(&self) -> String {
-        format!("vfio-user {}", self.name)
-    }
-
-    #[inline]
-    fn poll(&mut self, cx: &mut Cx) -> Poll {
-        if self.shared.0.removed.load(Ordering::Acquire) {
-            return self.remove(cx);
-        }
-        if self.is_serving {
-            if !self.is_free() {
-                return Poll::Idle;
-            }
-            self.is_serving = false;
-            self.shared.0.connected.store(false, Ordering::Relaxed);
-        }
-        if self.may_accept {
-            self.accept(cx)
-        } else {
-            Poll::Idle
-        }
-    }
-
-    fn event(&mut self, _cx: &mut Cx, _event: Event) {
-        self.may_accept = true;
-    }
-
-    fn idle(&self) -> Idle {
-        Idle::UntilEvent
+                    Rc::clone(link),
+                    Rc::clone(&factory),
+                    options.answer_within,
+                ))
+            })
+        })
     }
 }

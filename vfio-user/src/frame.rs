@@ -12,6 +12,7 @@
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
+pub use unix_socket::Ancillary;
 
 use crate::Rejection;
 use crate::wire::{HEADER_SIZE, Header, MAX_MESSAGE_SIZE, MAX_MSG_FDS};
@@ -19,15 +20,6 @@ use crate::wire::{HEADER_SIZE, Header, MAX_MESSAGE_SIZE, MAX_MSG_FDS};
 /// The payload buffer grows by this much as bytes arrive, so that a size field alone reserves no memory, and
 /// shrinks back to it afterwards. Every message but a large region access fits.
 const CHUNK: usize = 16 << 10;
-
-/// What one read of the socket brought, beside bytes.
-#[derive(Debug, Default)]
-pub struct Ancillary {
-    /// Descriptors, in the order they were sent.
-    pub fds: Vec<OwnedFd>,
-    /// The kernel dropped descriptors: this process has too many open.
-    pub truncated: bool,
-}
 
 /// A message whose framing is sound.
 #[derive(Debug)]

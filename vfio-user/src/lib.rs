@@ -45,20 +45,16 @@
 //! socket for requests of the server. The client side is in `testkit`.
 #![forbid(unsafe_code)]
 
-mod complaints;
 mod connection;
 mod device;
 mod endpoint;
 pub mod frame;
-mod listener;
 mod masks;
 mod memory;
-mod reaper;
 mod rejection;
 pub mod reply;
 pub mod request;
 mod session;
-pub mod socket;
 mod tags;
 #[cfg(test)]
 mod test_fds;
@@ -66,6 +62,7 @@ pub mod version;
 pub mod wire;
 
 pub use endpoint::{Endpoint, EndpointHandle, Options};
-pub use listener::{ListenError, Listener, MAX_PATH};
 pub use rejection::Rejection;
 pub use session::{Factory, FactoryError};
+pub use unix_socket::stream as socket;
+pub use unix_socket::{ListenError, Listener, MAX_PATH};

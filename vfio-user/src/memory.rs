@@ -6,14 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use guest_memory::{Access, DmaMap, MapError, Mapping, MappingError, Region};
+use guest_memory::{Access, DmaMap, MapError, Mapping, MappingError, Region, reaper};
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
+use unix_socket::Link;
 
 use crate::Rejection;
-use crate::reaper;
 use crate::request;
-use crate::session::Link;
 use crate::wire::{DmaMapFlags, MAX_DMA_MAPS};
 
 /// Where a region's bytes come from. The descriptor itself is closed once the region is mapped: a client may have
@@ -186,7 +185,7 @@ impl Memory {
 
     /// Tells the operator, who can do something about it.
     fn refuse(&self, iova: u64, len: u64, error: &MappingError) -> Rejection {
-        if self.link.complaints.allow() {
+        if self.link.complaints().allow() {
             let hint = match error {
                 MappingError::Os(Errno::ENOMEM) => {
                     "raise vm.max_map_count, or give the VM its memory in fewer pieces"

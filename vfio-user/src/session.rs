@@ -1,6 +1,6 @@
 //! One client, from its connection to the moment when nothing of it is left.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -11,9 +11,9 @@ use nix::errno::Errno;
 use nix::libc::{POLLERR, POLLHUP, POLLIN};
 use pci::{Function, ResetKind};
 use reactor::{Cx, Event, Idle, Poll, Poller};
+use unix_socket::Link;
 
 use crate::Rejection;
-use crate::complaints::Complaints;
 use crate::connection::{Input, Output, Received};
 use crate::device::Device;
 use crate::frame::Frame;
@@ -34,16 +34,6 @@ pub type Factory = Box<dyn FnMut(&mut Cx) -> Result<Box<dyn Function>, FactoryEr
 
 /// Why there is no device.
 pub type FactoryError = Box<dyn std::error::Error + Send + Sync>;
-
-/// What a session and its endpoint share on their reactor. The endpoint sees that the session has ended, in whatever way,
-/// by being the only owner.
-#[derive(Debug, Default)]
-pub(crate) struct Link {
-    /// The endpoint is to go: end the session.
-    pub(crate) removed: Cell<bool>,
-    /// What this endpoint's clients do wrong.
-    pub(crate) complaints: Complaints,
-}
 
 /// The socket, while there is one.
 struct Connection {
@@ -202,7 +192,7 @@ impl Session {
     /// Tells the operator of a refused request.
     fn report(&self, header: &Header, rejection: &Rejection) {
         let (name, command) = (&self.name, header.command());
-        if !is_notable(command) || !self.link.complaints.allow() {
+        if !is_notable(command) || !self.link.complaints().allow() {
             tracing::debug!(name, %command, %rejection, "request refused");
         } else if self.device.is_none() {
             tracing::warn!(name, %command, %rejection, "client refused");
@@ -253,7 +243,7 @@ fn make(
         .try_borrow_mut()
         .map_err(|_| Rejection::new(Errno::EBUSY, "the device is being made"))?;
     factory(cx).map_err(|error| {
-        if link.complaints.allow() {
+        if link.complaints().allow() {
             tracing::error!(%error, "no device could be made for a client");
         }
         Rejection::new(Errno::ENOMEM, "no device could be made")
@@ -276,7 +266,7 @@ impl Poller for Session {
     fn poll(&mut self, cx: &mut Cx) -> Poll {
         let mut busy = self.device.as_mut().is_some_and(|device| device.poll(cx));
         if self.connection.is_some() {
-            if self.link.removed.get() {
+            if self.link.is_removed() {
                 self.close(cx, ResetKind::Removed);
                 busy = true;
             } else {

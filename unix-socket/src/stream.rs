@@ -1,8 +1,8 @@
-//! `recvmsg` and `sendmsg` with descriptors, for both ends of the protocol.
+//! `recvmsg` and `sendmsg` with descriptors, for both ends of a protocol.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::cmsg_space;
 use rustix::io::Errno;
@@ -11,11 +11,18 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-use crate::frame::Ancillary;
-
 /// Most descriptors that Linux passes with one `sendmsg` (SCM_MAX_FD). Room for all of them, so that the kernel
 /// never has to drop any for want of room, and "dropped" always means the process' limit.
 const SCM_MAX_FD: usize = 253;
+
+/// What one read of the socket brought, beside bytes.
+#[derive(Debug, Default)]
+pub struct Ancillary {
+    /// Descriptors, in the order they were sent.
+    pub fds: Vec<OwnedFd>,
+    /// The kernel dropped descriptors: this process has too many open.
+    pub truncated: bool,
+}
 
 /// Reads into `buffer`. Returns the number of bytes (0 at the end of the stream) and what came with them.
 ///

@@ -1,9 +1,9 @@
-//! Where client memory is unmapped.
+//! Where client memory is unmapped, so that no reactor waits for it.
 
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 
-use guest_memory::Mapping;
+use crate::Mapping;
 
 /// From this size on, in bytes, unmapping takes long enough (tens of nanoseconds for each page that was touched)
 /// to be felt by the other guests of a reactor.
@@ -13,7 +13,7 @@ type Batch = Vec<Arc<Mapping>>;
 
 /// Drops mappings, the large ones on a thread of their own, so that a guest with gigabytes of memory that goes
 /// away does not hold up the reactor. Nobody waits for it: what is dropped here has no users.
-pub(crate) fn unmap(mappings: impl IntoIterator<Item = Arc<Mapping>>) {
+pub fn unmap(mappings: impl IntoIterator<Item = Arc<Mapping>>) {
     static THREAD: OnceLock<Option<Sender<Batch>>> = OnceLock::new();
     let large: Batch = mappings
         .into_iter()

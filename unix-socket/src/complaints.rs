@@ -9,13 +9,14 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Lets one line through per interval. Owned by the endpoint, not the session: a client could otherwise fill the log by
 /// connecting again and again.
 #[derive(Debug, Default)]
-pub(crate) struct Complaints {
+pub struct Complaints {
     last: Cell<Option<Instant>>,
 }
 
 impl Complaints {
     /// Whether a line may be written now. Then none may for a while.
-    pub(crate) fn allow(&self) -> bool {
+    #[must_use]
+    pub fn allow(&self) -> bool {
         self.allow_at(Instant::now())
     }
 

@@ -30,6 +30,23 @@ pub struct Ancillary {
 ///
 /// Those of `recvmsg`; interruption by a signal is retried.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Ancillary)> {
+    receive_with(socket, buffer, RecvFlags::empty())
+}
+
+/// As [`receive`], but never waits, also if the socket would: whoever shares the socket can make it wait.
+///
+/// # Errors
+///
+/// As [`receive`]; `WouldBlock` when nothing is there.
+pub fn receive_now(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Ancillary)> {
+    receive_with(socket, buffer, RecvFlags::DONTWAIT)
+}
+
+fn receive_with(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    flags: RecvFlags,
+) -> io::Result<(usize, Ancillary)> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(SCM_MAX_FD))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
@@ -38,7 +55,7 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Ancil
             socket.as_fd(),
             &mut iov,
             &mut control,
-            RecvFlags::CMSG_CLOEXEC,
+            flags | RecvFlags::CMSG_CLOEXEC,
         ) {
             Err(Errno::INTR) => {}
             result => break result?,
@@ -64,6 +81,24 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Ancil
 /// Those of `sendmsg`; interruption by a signal is retried, and no SIGPIPE is raised. `InvalidInput` for more
 /// descriptors than one message of the kernel's holds.
 pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    send_with(socket, bytes, fds, SendFlags::empty())
+}
+
+/// As [`send`], but never waits, also if the socket would: whoever shares the socket can make it wait.
+///
+/// # Errors
+///
+/// As [`send`]; `WouldBlock` when there is no room.
+pub fn send_now(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    send_with(socket, bytes, fds, SendFlags::DONTWAIT)
+}
+
+fn send_with(
+    socket: impl AsFd,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(SCM_MAX_FD))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
@@ -71,7 +106,12 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Resu
     }
     loop {
         let iov = [IoSlice::new(bytes)];
-        match sendmsg(socket.as_fd(), &iov, &mut control, SendFlags::NOSIGNAL) {
+        match sendmsg(
+            socket.as_fd(),
+            &iov,
+            &mut control,
+            flags | SendFlags::NOSIGNAL,
+        ) {
             Err(Errno::INTR) => {}
             result => return Ok(result?),
         }

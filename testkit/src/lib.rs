@@ -3,6 +3,7 @@
 //!
 //! * [`alloc`]: counts heap allocations.
 //! * [`vfio_user`]: a vfio-user client, strict and as rude as asked.
+//! * [`vhost_user`]: a vhost-user front-end, likewise.
 //! * [`nvme`]: an NVMe driver on top of it.
 //! * [`ram`]: a guest's memory, shared with the device.
 //! * [`virtio`]: driver-side virtqueues, block requests, and drivers over vfio-user and vhost-user.
@@ -15,4 +16,5 @@ pub mod load;
 pub mod nvme;
 pub mod ram;
 pub mod vfio_user;
+pub mod vhost_user;
 pub mod virtio;

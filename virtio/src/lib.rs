@@ -30,6 +30,6 @@ pub use blk::{Blk, BlkConfig, BlkHandle, BlkSnapshot, Coalescing, MAX_QUEUES, Qu
 pub use device::{Device, DeviceEvent, Inflight, Interrupt, Kick, QueueSetup, RingState};
 pub use pci::{VirtioPci, VirtioPciConfig};
 pub use queue::{
-    Buffer, Chain, DirtyLog, Head, LOG_PAGE, MAX_BUFFERS, RING_FEATURES, Ring, RingError, Split,
-    Virtqueue,
+    Buffer, Chain, DirtyLog, Head, LOG_PAGE, MAX_BUFFERS, Packed, RING_FEATURES, Ring, RingError,
+    Split, Virtqueue, inflight_size,
 };

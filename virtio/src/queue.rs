@@ -3,7 +3,9 @@
 mod chain;
 mod event;
 mod flight;
+mod inflight;
 mod log;
+mod packed;
 mod split;
 #[cfg(test)]
 mod testing;
@@ -16,13 +18,16 @@ use virtio_spec::feature;
 use crate::device::{QueueSetup, RingState};
 
 pub use chain::{Buffer, Chain, MAX_BUFFERS};
+pub use inflight::inflight_size;
 pub use log::{DirtyLog, LOG_PAGE};
+pub use packed::Packed;
 pub use split::Split;
 
 /// The features of rings that both formats can do, with those that choose the format.
 pub const RING_FEATURES: u64 = feature::INDIRECT_DESC
     | feature::EVENT_IDX
     | feature::VERSION_1
+    | feature::RING_PACKED
     | feature::IN_ORDER
     | feature::RING_RESET;
 
@@ -75,7 +80,8 @@ pub trait Ring {
     /// Marks a chain used, `written` bytes of it written. With IN_ORDER the entry may be held until those before it are.
     fn put(&mut self, head: Head, written: u32);
 
-    /// Whether the driver wants an interrupt for what was put since this was last asked. Asked once per pass, not per chain.
+    /// Whether the driver wants an interrupt for what was put since this was last asked. Asked once per pass, not per chain; and
+    /// once after a queue was started, because the process before may have died between a used entry and its interrupt.
     fn wants_interrupt(&mut self) -> bool;
 
     /// Asks the driver to notify (`true`) or not to. After asking, look with `take` once more.
@@ -103,6 +109,8 @@ pub trait Ring {
 pub enum Virtqueue {
     /// Split (2.7).
     Split(Split),
+    /// Packed (2.8).
+    Packed(Packed),
 }
 
 impl Virtqueue {
@@ -110,9 +118,14 @@ impl Virtqueue {
     ///
     /// # Errors
     /// [`RingError::Memory`] if its rings do not lie in memory: may be tried again when the memory has changed.
-    /// [`RingError::Setup`] for a size or a state that no queue of the format can have.
+    /// [`RingError::Setup`] for a size or a state that no queue of the format can have, or an in-flight region that is too short
+    /// or belongs to another queue.
     pub fn new(setup: &QueueSetup, view: &MapView) -> Result<Self, RingError> {
-        Split::new(setup, view).map(Self::Split)
+        if setup.features & feature::RING_PACKED == 0 {
+            Split::new(setup, view).map(Self::Split)
+        } else {
+            Packed::new(setup, view).map(Self::Packed)
+        }
     }
 }
 
@@ -120,6 +133,7 @@ macro_rules! each {
     ($self:expr, $ring:ident => $result:expr) => {
         match $self {
             Virtqueue::Split($ring) => $result,
+            Virtqueue::Packed($ring) => $result,
         }
     };
 }

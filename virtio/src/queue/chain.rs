@@ -86,7 +86,6 @@ impl Chain {
 
     /// Adds all descriptors of a packed queue's indirect table: there they follow each other and WRITE is the only flag with a
     /// meaning (2.8.8).
-    #[expect(dead_code, reason = "the packed ring's")]
     pub(super) fn add_packed_table(
         &mut self,
         view: &MapView,

@@ -10,6 +10,8 @@ use super::{Buffer, Chain, DirtyLog};
 enum Stage {
     /// The driver's.
     Free,
+    /// In flight in the process before this one, not yet handed out again.
+    Recovered,
     /// Handed out.
     Taken,
     /// Put, but not yet used: those before it are not (IN_ORDER), or the ring is out of memory.
@@ -82,6 +84,13 @@ impl Flight {
         self.slots
             .get(usize::from(slot))
             .is_some_and(|slot| slot.stage == Stage::Free)
+    }
+
+    /// A chain was in flight before this process began: it is not the driver's, and is yet to begin.
+    pub(super) fn recover(&mut self, slot: u16) {
+        if let Some(slot) = self.slots.get_mut(usize::from(slot)) {
+            slot.stage = Stage::Recovered;
+        }
     }
 
     /// A chain has been taken.

@@ -12,6 +12,7 @@ use virtio_spec::{MAX_QUEUE_SIZE, feature};
 
 use super::event::split_passed;
 use super::flight::{Flight, Put};
+use super::inflight::{SplitRegion, step};
 use super::{Chain, DirtyLog, Head, Ring, RingError};
 use crate::device::{QueueSetup, RingState};
 
@@ -72,6 +73,9 @@ pub struct Split {
     /// `None` while they do not lie in memory.
     rings: Option<Rings>,
     flight: Flight,
+    region: Option<SplitRegion>,
+    /// What the process before left in flight, the oldest last.
+    recovered: Vec<u16>,
     broken: Option<RingError>,
 }
 
@@ -92,20 +96,44 @@ impl Split {
         };
         let rings = Rings::new(&areas, size, view)?;
         let has = |feature| setup.features & feature != 0;
+        let mut state = setup.state;
+        let mut flight = Flight::new(size, has(feature::IN_ORDER), setup.log.clone());
+        let mut recovered = Vec::new();
+        let mut region = None;
+        let mut resync = state != RingState::default();
+        if let Some(inflight) = &setup.inflight {
+            // The used index in memory is the truth: it counts what the driver was given back.
+            let used = rings.used.load_u16(RING_IDX).unwrap_or(0);
+            let found = SplitRegion::open(inflight, size, state.next_used, used)?;
+            if found.initialised {
+                resync = true;
+                state.next_used = used;
+                // Whatever was taken and not used is in flight, and at most the ring's size.
+                state.next_avail = used.wrapping_add(found.heads.len() as u16);
+            }
+            for head in &found.heads {
+                flight.recover(*head);
+            }
+            recovered = found.heads;
+            recovered.reverse();
+            region = Some(found.region);
+        }
         let mut ring = Self {
             size,
             mask: size - 1,
             event_idx: has(feature::EVENT_IDX),
             indirect: has(feature::INDIRECT_DESC),
-            avail_idx: setup.state.next_avail,
-            next_avail: setup.state.next_avail,
-            next_used: setup.state.next_used,
+            avail_idx: state.next_avail,
+            next_avail: state.next_avail,
+            next_used: state.next_used,
             unsignalled: 0,
-            resync: setup.state != RingState::default(),
+            resync,
             kicks: true,
             areas,
             rings: Some(rings),
-            flight: Flight::new(size, has(feature::IN_ORDER), setup.log.clone()),
+            flight,
+            region,
+            recovered,
             broken: None,
         };
         ring.want_kicks(true);
@@ -127,13 +155,10 @@ impl Split {
             if index >= self.size {
                 return Err(RingError::Index(index));
             }
-            let descriptor: Descriptor =
-                rings
-                    .desc
-                    .read(16 * usize::from(index))
-                    .ok_or(RingError::Memory(Fault {
-                        iova: self.areas.desc,
-                    }))?;
+            let Some(words) = rings.desc.read_words::<2>(16 * usize::from(index)) else {
+                return Err(RingError::Index(index));
+            };
+            let descriptor: Descriptor = zerocopy::transmute!(words);
             if descriptor.flags & DESC_F_INDIRECT != 0 {
                 // 2.7.5.3.1: not without the feature, not together with NEXT.
                 if !self.indirect || descriptor.flags & DESC_F_NEXT != 0 {
@@ -155,6 +180,12 @@ impl Split {
         let Some(rings) = &self.rings else {
             return Ok(None);
         };
+        if let Some(head) = self.recovered.last().copied() {
+            self.walk(rings, view, chain, head)?;
+            self.recovered.pop();
+            self.flight.begin(head, chain);
+            return Ok(Some(Head(head)));
+        }
         if self.next_avail == self.avail_idx {
             // Acquire: what the driver wrote before the index is seen after it.
             let idx = rings.avail.load_u16(RING_IDX).unwrap_or(self.next_avail);
@@ -181,6 +212,9 @@ impl Split {
             return Err(RingError::Duplicate(head));
         }
         self.walk(rings, view, chain, head)?;
+        if let Some(region) = &mut self.region {
+            region.begin(head);
+        }
         self.next_avail = next;
         self.flight.begin(head, chain);
         Ok(Some(Head(head)))
@@ -196,11 +230,20 @@ impl Split {
         let written = self.flight.release(head);
         let at = RING_ELEMENTS + 8 * usize::from(self.next_used & self.mask);
         self.next_used = self.next_used.wrapping_add(1);
+        if let Some(region) = &self.region {
+            region.before_used(head);
+        }
         // In range: the window is as long as the ring. Each entry is published at once, not gathered to the end of a batch: a
         // driver that polls goes on meanwhile.
         let _ = rings.used.store_u32(at, head.into());
+        step();
         let _ = rings.used.store_u32(at + 4, written);
+        step();
         let _ = rings.used.store_u16(RING_IDX, self.next_used);
+        step();
+        if let Some(region) = &self.region {
+            region.after_used(head, self.next_used);
+        }
         self.unsignalled = self.unsignalled.saturating_add(1);
         if let Some(log) = self.flight.log() {
             log.mark(self.areas.device.wrapping_add(at as u64), 8);

@@ -7,6 +7,7 @@ use guest_memory::{Access, DmaMap, MapView, Region, SharedMemory};
 use virtio_spec::ring::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::event::Place;
 use crate::device::{Kick, QueueSetup, RingState};
 
 pub(crate) const BASE: u64 = 0x10_0000;
@@ -86,6 +87,8 @@ pub(crate) type Piece = (u64, u32, bool);
 
 /// A driver. Tokens name requests in the order in which they were offered.
 pub(crate) trait Driver {
+    /// Entries of the queue.
+    fn size(&self) -> u16;
     /// Makes a request available, in an indirect table from its `indirect`-th buffer on if given. `false` if there is no room.
     fn offer(&mut self, token: u32, pieces: &[Piece], indirect: Option<usize>) -> bool;
     /// The next used request and the bytes written.
@@ -97,7 +100,7 @@ fn flags(write: bool) -> u16 {
 }
 
 /// The driver of a split queue. Free descriptors are taken in no particular order.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SplitDriver {
     pub(crate) guest: Guest,
     size: u16,
@@ -142,12 +145,16 @@ impl SplitDriver {
 
 /// Where the indirect table of a request is that was given the descriptor `index`.
 fn table(index: u16, len: usize) -> u64 {
-    let at = TABLES + u64::from(index) * 0x400;
+    let at = TABLES + u64::from(index % 512) * 0x400;
     assert!(len <= 64 && at + 0x400 <= BASE + LEN as u64);
     at
 }
 
 impl Driver for SplitDriver {
+    fn size(&self) -> u16 {
+        self.size
+    }
+
     fn offer(&mut self, token: u32, pieces: &[Piece], indirect: Option<usize>) -> bool {
         let direct = indirect.unwrap_or(pieces.len());
         let count = direct + usize::from(indirect.is_some());
@@ -206,4 +213,129 @@ impl Driver for SplitDriver {
         self.free.extend(descriptors);
         Some((token, element.len))
     }
+}
+
+/// The driver of a packed queue. Its buffer IDs are any 16 bits.
+#[derive(Clone, Debug)]
+pub(crate) struct PackedDriver {
+    guest: Guest,
+    size: u16,
+    room: u16,
+    ids: Vec<u16>,
+    /// By ID: token and length in descriptors.
+    flight: HashMap<u16, (u32, u16)>,
+    pub(crate) next: Place,
+    used: Place,
+}
+
+impl PackedDriver {
+    pub(crate) fn new(guest: &Guest, size: u16) -> Self {
+        let start = Place {
+            index: 0,
+            wrap: true,
+        };
+        Self {
+            guest: guest.clone(),
+            size,
+            room: size,
+            ids: (0..size)
+                .map(|id| 0xfff0_u16.wrapping_add(id.wrapping_mul(977)))
+                .collect(),
+            flight: HashMap::new(),
+            next: start,
+            used: start,
+        }
+    }
+
+    /// Writes the next descriptor of the ring, marked as available.
+    pub(crate) fn put(&mut self, mut descriptor: PackedDescriptor) {
+        descriptor.flags |= if self.next.wrap {
+            DESC_F_AVAIL
+        } else {
+            DESC_F_USED
+        };
+        self.guest
+            .write(DESC + 16 * u64::from(self.next.index), descriptor);
+        self.next = self.next.advance(1, self.size);
+    }
+}
+
+impl Driver for PackedDriver {
+    fn size(&self) -> u16 {
+        self.size
+    }
+
+    fn offer(&mut self, token: u32, pieces: &[Piece], indirect: Option<usize>) -> bool {
+        let direct = indirect.unwrap_or(pieces.len());
+        let count = direct + usize::from(indirect.is_some());
+        if count > self.room.into() {
+            return false;
+        }
+        let id = self.ids.remove(0);
+        for i in 0..count {
+            let mut descriptor = PackedDescriptor {
+                flags: if i + 1 < count { DESC_F_NEXT } else { 0 },
+                // Only the last one's counts.
+                id: if i + 1 < count { 0xbad } else { id },
+                ..PackedDescriptor::default()
+            };
+            if i < direct {
+                let (addr, len, write) = pieces[i];
+                descriptor.flags |= flags(write);
+                (descriptor.addr, descriptor.len) = (addr, len);
+            } else {
+                let rest = &pieces[direct..];
+                let at = table(self.next.index, rest.len());
+                for (i, (addr, len, write)) in rest.iter().enumerate() {
+                    let entry = PackedDescriptor {
+                        addr: *addr,
+                        len: *len,
+                        id: 0xbad,
+                        flags: flags(*write),
+                    };
+                    self.guest.write(at + 16 * i as u64, entry);
+                }
+                descriptor.addr = at;
+                descriptor.len = 16 * rest.len() as u32;
+                descriptor.flags |= DESC_F_INDIRECT;
+            }
+            self.put(descriptor);
+        }
+        self.room -= count as u16;
+        self.flight.insert(id, (token, count as u16));
+        true
+    }
+
+    fn used(&mut self) -> Option<(u32, u32)> {
+        let at = DESC + 16 * u64::from(self.used.index);
+        let descriptor: PackedDescriptor = self.guest.read(at);
+        let both = DESC_F_AVAIL | DESC_F_USED;
+        if descriptor.flags & both != if self.used.wrap { both } else { 0 } {
+            return None;
+        }
+        let (token, count) = self.flight.remove(&descriptor.id).expect("was in flight");
+        self.ids.push(descriptor.id);
+        self.room += count;
+        self.used = self.used.advance(count, self.size);
+        let written = descriptor.flags & DESC_F_WRITE != 0;
+        Some((token, if written { descriptor.len } else { 0 }))
+    }
+}
+
+thread_local! {
+    static STEP: std::cell::RefCell<Option<Box<dyn FnMut()>>> = const { std::cell::RefCell::new(None) };
+}
+
+/// A store that matters to the next process is done.
+pub(crate) fn step() {
+    STEP.with_borrow_mut(|hook| {
+        if let Some(hook) = hook {
+            hook();
+        }
+    });
+}
+
+/// Calls `hook` at each step of this thread, until the next one is set.
+pub(crate) fn at_each_step(hook: Option<Box<dyn FnMut()>>) {
+    STEP.set(hook);
 }

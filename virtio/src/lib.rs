@@ -33,3 +33,7 @@ pub use queue::{
     Buffer, Chain, DirtyLog, Head, LOG_PAGE, MAX_BUFFERS, Packed, RING_FEATURES, Ring, RingError,
     Split, Virtqueue, inflight_size,
 };
+
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: testkit::alloc::CountingAllocator = testkit::alloc::CountingAllocator;

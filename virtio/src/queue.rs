@@ -173,3 +173,6 @@ impl Ring for Virtqueue {
         each!(self, ring => ring.set_log(log));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,7 @@ fn marks_outside_the_log_are_dropped() {
     log.mark(16 * 4096, 1);
     log.mark(u64::MAX, 1);
     log.mark(u64::MAX - 4095, u64::MAX);
-    assert_eq!(marked(&log), []);
+    assert!(marked(&log).is_empty());
     log.mark(15 * 4096, u64::MAX);
     assert_eq!(marked(&log), [15]);
     log.mark(0, u64::MAX);

@@ -13,7 +13,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pci", &["guest-memory", "reactor"]),
     ("bdev", &["guest-memory", "reactor"]),
     ("unix-socket", &["reactor"]),
-    ("vfio-user", &["pci", "unix-socket", "guest-memory", "reactor"]),
+    (
+        "vfio-user",
+        &["pci", "unix-socket", "guest-memory", "reactor"],
+    ),
     (
         "vhost-user",
         &[

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use nix::errno::Errno;
 use reactor::{Ack, Cx, ReactorHandle};
 use rpc::RpcError;
-use virtio::{Blk, BlkConfig, BlkHandle, Coalescing, VirtioPci, VirtioPciConfig};
+use virtio::{Blk, BlkConfig, BlkHandle, Coalescing, Device, VirtioPci, VirtioPciConfig};
 
 use super::{
     BlkEndpoint, Client, EndpointId, Settings, Shown, Shows, Transport, VirtioBlk, refused,
@@ -27,24 +27,28 @@ pub(crate) struct NewEndpoint {
 #[derive(Clone, Debug)]
 pub(super) enum Socket {
     VfioUser(vfio_user::EndpointHandle),
+    VhostUser(vhost_user::EndpointHandle),
 }
 
 impl Socket {
     pub(super) fn path(&self) -> &Path {
         match self {
             Self::VfioUser(endpoint) => endpoint.path(),
+            Self::VhostUser(endpoint) => endpoint.path(),
         }
     }
 
     pub(super) fn is_connected(&self) -> bool {
         match self {
             Self::VfioUser(endpoint) => endpoint.is_connected(),
+            Self::VhostUser(endpoint) => endpoint.is_connected(),
         }
     }
 
     pub(super) fn remove(&self, ack: Ack) {
         match self {
             Self::VfioUser(endpoint) => endpoint.remove(ack),
+            Self::VhostUser(endpoint) => endpoint.remove(ack),
         }
     }
 }
@@ -286,8 +290,12 @@ fn listen(
             Ok(Socket::VfioUser(endpoint))
         }
         Transport::VhostUser => {
-            let reason = "vhost-user is not there yet";
-            Err(refused(Errno::EOPNOTSUPP, reason))
+            let listener =
+                vhost_user::Listener::bind(path).map_err(|error| refused(error.errno(), error))?;
+            let factory = move |cx: &mut Cx| Ok(Box::new(maker.make(cx)) as Box<dyn Device>);
+            let options = vhost_user::Options::default();
+            let endpoint = vhost_user::Endpoint::start(listener, home, options, Box::new(factory));
+            Ok(Socket::VhostUser(endpoint))
         }
     }
 }

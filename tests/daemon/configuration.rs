@@ -101,6 +101,16 @@ fn furnish_virtio(daemon: &mut Daemon, place: &Path) {
     });
     daemon.ok(create, endpoint);
     base(daemon, "last");
+    let create = "vhost_create_blk_controller";
+    daemon.ok(create, json!({"ctrlr": "c0", "dev_name": "n"}));
+    let controller = json!({
+        "ctrlr": "c1", "dev_name": "a", "cpumask": "[0]", "packed_ring": true, "readonly": true,
+        "transport": "vhost_user_blk",
+    });
+    daemon.ok(create, controller);
+    let coalescing = json!({"ctrlr": "c1", "delay_base_us": 50, "iops_threshold": 30_000});
+    daemon.ok("vhost_controller_set_coalescing", coalescing);
+    daemon.ok(create, json!({"ctrlr": "c2", "dev_name": "going"}));
     daemon.ok("bdev_malloc_delete", json!({"name": "going"}));
 }
 
@@ -119,6 +129,7 @@ fn what_is_saved_comes_back() {
         "admin_label",
         "fallocate",
         "packed_ring",
+        "delay_base_us",
         "vfu_tgt_set_base_path",
     ] {
         assert!(text.contains(part), "{part} is not saved");

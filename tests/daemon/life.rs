@@ -111,7 +111,7 @@ fn disks_can_be_given_on_the_command_line() {
 
 #[test]
 fn disks_can_be_attached_as_virtio_blk() {
-    for (attach, part) in [("virtio", "vfio-user-pci")] {
+    for (attach, part) in [("virtio", "vfio-user-pci"), ("vhost", "vhost-user-blk-pci")] {
         let place = directory();
         let sockets = place.path().join("vm");
         let at = sockets.to_str().expect("a path");
@@ -144,7 +144,7 @@ fn disks_can_be_attached_as_virtio_blk() {
     // -S says where as well.
     let place = directory();
     let sockets = place.path().to_str().expect("a path");
-    let daemon = Daemon::start(place.path(), &["--attach", "virtio", "-S", sockets]);
+    let daemon = Daemon::start(place.path(), &["--attach", "vhost", "-S", sockets]);
     assert!(place.path().join("Malloc0").exists());
     daemon.stop();
     let refused = refusal(&["--attach", "vhost", "-S", sockets, "--endpoint", sockets]);

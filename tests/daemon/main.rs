@@ -11,3 +11,4 @@ mod life;
 mod nvmf;
 mod spdk_client;
 mod vfu_rpc;
+mod vhost_rpc;

@@ -147,6 +147,16 @@ fn spdks_client_drives_the_daemon() {
             "",
         ),
         ("vfu_virtio_delete_endpoint e0", ""),
+        ("vhost_create_blk_controller c0 M1", ""),
+        (
+            "vhost_create_blk_controller c1 A0 --cpumask 0x1 -r -p --transport vhost_user_blk",
+            "",
+        ),
+        ("vhost_create_blk_controller c2 A0", ""),
+        ("vhost_get_controllers", "\"ctrlr\": \"c2\""),
+        ("vhost_get_controllers -n c1", "\"readonly\": true"),
+        ("vhost_controller_set_coalescing c0 100 30000", ""),
+        ("vhost_delete_controller c2", ""),
         ("virtio_blk_get_transports", "vhost_user_blk"),
         (
             "virtio_blk_get_transports --name vhost_user_blk",
@@ -183,6 +193,11 @@ fn spdks_client_drives_the_daemon() {
             "-32602",
         ),
         ("vfu_virtio_delete_endpoint e0", "-32602"),
+        ("vhost_create_blk_controller c0 M1", "-32602"),
+        ("vhost_create_blk_controller c2 X", "-32602"),
+        ("vhost_get_controllers -n c2", "-32603"),
+        ("vhost_delete_controller c2", "-32602"),
+        ("vhost_controller_set_coalescing c0 100 1", "-32602"),
         ("virtio_blk_create_transport vhost_user_blk", "-17"),
         ("virtio_blk_get_transports --name X", "-19"),
     ] {

@@ -101,7 +101,6 @@ pub(crate) struct Backend {
     held: Option<Work>,
     /// The device has been asked to reset and has not said that it has.
     is_resetting: bool,
-    complaints: reactor::LogLimit,
     name: String,
 }
 
@@ -122,7 +121,6 @@ impl Backend {
             channel: None,
             held: None,
             is_resetting: false,
-            complaints: reactor::LogLimit::new(),
             name,
         }
     }
@@ -535,16 +533,13 @@ impl Backend {
 
     fn broken(&mut self, index: Option<u16>, cause: &str) {
         self.needs_reset = true;
-        if let Some(suppressed) = self.complaints.admit() {
-            let name = &self.name;
-            tracing::warn!(
-                name,
-                queue = index,
-                cause,
-                suppressed,
-                "the guest's driver broke the rules; it is served again once it has reset the device"
-            );
-        }
+        // The device has told the operator.
+        tracing::debug!(
+            name = self.name,
+            queue = index,
+            cause,
+            "the device needs a reset"
+        );
         let queues = self.rings.len();
         for (ring, at) in self.rings.iter_mut().zip(0u16..) {
             if index.is_some_and(|index| index != at) {

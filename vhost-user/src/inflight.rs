@@ -3,31 +3,20 @@
 use std::os::fd::OwnedFd;
 
 use guest_memory::SharedMemory;
-use virtio::Inflight;
+use virtio::{Inflight, inflight_size};
 use virtio_spec::feature::RING_PACKED;
 
 use crate::Refusal;
 use crate::wire;
-
-/// Parts of a region begin at multiples of this, so that no two queues write to one cache line.
-const ALIGNMENT: usize = 64;
-
-/// Bytes of a queue's part: `QueueRegionSplit` or `QueueRegionPacked` with `size` entries.
-fn part(size: u16, features: u64) -> usize {
-    let (header, entry) = if features & RING_PACKED != 0 {
-        (32, 32)
-    } else {
-        (16, 16)
-    };
-    (header + entry * usize::from(size)).next_multiple_of(ALIGNMENT)
-}
 
 /// Makes a region as a client wants it, all zero. What was granted, and the memory.
 pub(crate) fn make(
     wanted: &wire::Inflight,
     features: u64,
 ) -> Result<(wire::Inflight, SharedMemory), Refusal> {
-    let len = part(wanted.queue_size, features).saturating_mul(wanted.num_queues.into());
+    // A front-end that asks before the features are chosen may yet choose the larger format.
+    let format = if features == 0 { RING_PACKED } else { features };
+    let len = inflight_size(format, wanted.queue_size).saturating_mul(wanted.num_queues.into());
     let memory = SharedMemory::new(c"vhost-user-inflight", len)
         .map_err(|error| Refusal::new(format!("no in-flight region could be made: {error}")))?;
     let granted = wire::Inflight {
@@ -66,7 +55,7 @@ impl Region {
 
     /// The part of a queue of `size` entries. The format follows the ring's, which may be chosen after the region is given.
     pub(crate) fn of(&self, index: usize, size: u16, features: u64) -> Result<Inflight, Refusal> {
-        let len = part(self.queue_size, features);
+        let len = inflight_size(features, self.queue_size);
         let offset = len.saturating_mul(index);
         let end = offset.saturating_add(len);
         if index >= usize::from(self.num_queues) || size > self.queue_size {

@@ -12,3 +12,4 @@ mod nvmf;
 mod spdk_client;
 mod vfu_rpc;
 mod vhost_rpc;
+mod virtio_guests;

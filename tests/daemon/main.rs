@@ -12,4 +12,3 @@ mod nvmf;
 mod spdk_client;
 mod vfu_rpc;
 mod vhost_rpc;
-mod virtio_guests;

@@ -6,6 +6,8 @@
 pub(crate) mod config;
 mod handle;
 pub(crate) mod messages;
+#[cfg(test)]
+mod tests;
 pub(crate) mod workers;
 
 use std::collections::VecDeque;

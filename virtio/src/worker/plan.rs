@@ -155,6 +155,10 @@ impl Transfer {
 
 /// Plans that are not in use: a plan's vectors are worth keeping.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::vec_box,
+    reason = "a request holds its plan as a pointer, and gives the same one back"
+)]
 pub(super) struct Plans(Vec<Box<Plan>>);
 
 impl Plans {
@@ -169,3 +173,6 @@ impl Plans {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -224,9 +224,9 @@ impl Backend {
                 }
                 self.channel = Some(Channel::new(fd)?);
             }
-            Request::GetConfig(header) => {
+            Request::GetConfig(header, room) => {
                 self.needs(ProtocolFeatures::CONFIG)?;
-                progress = Progress::Reply(self.config(header));
+                progress = Progress::Reply(self.config(header, room));
             }
             Request::SetConfig(header, data) => {
                 self.needs(ProtocolFeatures::CONFIG)?;
@@ -417,14 +417,14 @@ impl Backend {
             .map_err(|_| Refusal::new("there is no such ring"))
     }
 
-    fn config(&self, header: wire::ConfigHeader) -> Answer {
+    fn config(&self, header: wire::ConfigHeader, room: usize) -> Answer {
         let mut answer = Answer::with(&header);
         let start = answer.payload.len();
-        answer
-            .payload
-            .resize(start.saturating_add(header.size as usize), 0);
+        answer.payload.resize(start.saturating_add(room), 0);
         let data = answer.payload.get_mut(start..).unwrap_or_default();
-        self.device.read_config(header.offset as usize, data);
+        if let Some(data) = data.get_mut(..header.size as usize) {
+            self.device.read_config(header.offset as usize, data);
+        }
         answer
     }
 

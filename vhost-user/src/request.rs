@@ -52,8 +52,8 @@ pub enum Request<'a> {
     SetVringEnable(u32, bool),
     /// SET_BACKEND_REQ_FD.
     SetBackendReqFd(OwnedFd),
-    /// GET_CONFIG, to be answered with the same structure and that many bytes.
-    GetConfig(wire::ConfigHeader),
+    /// GET_CONFIG, to be answered with a payload as long as the request's: the structure and this many bytes.
+    GetConfig(wire::ConfigHeader, usize),
     /// SET_CONFIG.
     SetConfig(wire::ConfigHeader, &'a [u8]),
     /// GET_INFLIGHT_FD.
@@ -145,7 +145,11 @@ pub fn decode(message: Message<'_>) -> Result<Request<'_>, Refusal> {
         _ if !fds.is_empty() => Err(Refusal::new(
             "descriptors came with a request that takes none",
         )),
-        Code::GET_CONFIG => config(payload).map(|(header, _)| Request::GetConfig(header)),
+        Code::GET_CONFIG => {
+            let (header, _) = config(payload)?;
+            let room = payload.len().saturating_sub(size_of_val(&header));
+            Ok(Request::GetConfig(header, room))
+        }
         Code::SET_CONFIG => config(payload).map(|(header, data)| Request::SetConfig(header, data)),
         Code::GET_INFLIGHT_FD => inflight(payload).map(Request::GetInflightFd),
         _ => plain(code, payload),
@@ -259,11 +263,10 @@ fn log_base<'a>(payload: &[u8], fds: Vec<OwnedFd>) -> Result<Request<'a>, Refusa
 fn config(payload: &[u8]) -> Result<(wire::ConfigHeader, &[u8]), Refusal> {
     let (header, data) = wire::ConfigHeader::read_from_prefix(payload)
         .map_err(|_| Refusal::new("the configuration message is too short"))?;
-    if data.len() != header.size as usize {
-        return Err(Refusal::new(
-            "the configuration message has more or less data than it says",
-        ));
-    }
+    // SPDK's initiator always sends the room for the longest.
+    let data = data.get(..header.size as usize).ok_or(Refusal::new(
+        "the configuration message has less data than it says",
+    ))?;
     let end = header.offset.checked_add(header.size);
     if end.is_none_or(|end| end as usize > wire::MAX_CONFIG) {
         return Err(Refusal::new(

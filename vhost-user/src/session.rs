@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use guest_memory::fault;
 use nix::libc::{POLLERR, POLLHUP, POLLIN};
-use reactor::{Cx, Event, Idle, Poll, Poller};
+use reactor::{Cx, Event, Idle, Poll, Poller, TimerId};
 use unix_socket::Link;
 use virtio::Device;
 
@@ -68,6 +68,7 @@ pub(crate) struct Session {
     backend: Option<Backend>,
     /// The endpoint is to go: rings are ending.
     is_winding_down: bool,
+    grace: Option<TimerId>,
     /// What [`fault::count`] was when our own memory was last looked at.
     faults: u64,
 }
@@ -100,6 +101,7 @@ impl Session {
             connection: Some(connection),
             backend: None,
             is_winding_down: false,
+            grace: None,
             faults: fault::count(),
         }
     }
@@ -267,7 +269,14 @@ impl Session {
         if self.connection.is_some() {
             backend.wind_down(cx);
         }
-        cx.timer(self.removal_grace, tags::GRACE);
+        self.give_grace(cx);
+    }
+
+    fn give_grace(&mut self, cx: &mut Cx) {
+        if let Some(earlier) = self.grace.take() {
+            cx.cancel_timer(earlier);
+        }
+        self.grace = Some(cx.timer(self.removal_grace, tags::GRACE));
     }
 
     /// Lets go of the client. The device may take a while to let go of the client's memory.
@@ -280,7 +289,7 @@ impl Session {
         if let Some(backend) = &mut self.backend {
             backend.close(cx);
             if self.is_winding_down {
-                cx.timer(self.removal_grace, tags::GRACE);
+                self.give_grace(cx);
             } else {
                 cx.timer(LINGERING, tags::LINGERING);
             }

@@ -154,12 +154,13 @@ fn the_configuration_space_is_read_and_written_within_its_bounds() {
     for code in [Code::GET_CONFIG, Code::SET_CONFIG] {
         assert!(decode_with(code, &config(0, 60, 60), 0).is_ok());
         assert!(decode_with(code, &config(255, 1, 1), 0).is_ok());
+        assert!(decode_with(code, &config(32, 1, 256), 0).is_ok());
         for (offset, size, data) in [
             (256, 1, 1),
             (200, 57, 57),
             (u32::MAX, 1, 1),
             (0, 8, 7),
-            (0, 8, 9),
+            (0, u32::MAX, 8),
         ] {
             assert!(decode_with(code, &config(offset, size, data), 0).is_err());
         }

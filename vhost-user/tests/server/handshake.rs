@@ -124,6 +124,10 @@ fn the_configuration_space_is_read_with_zeroes_behind_it() {
         .map(|at| if usize::from(at) < CONFIG { at } else { 0 })
         .collect();
     assert_eq!(reply[12..], expected);
+    // "The payload size must match the front-end's request", also of one that sends more room than it wants filled.
+    let roomy = [w32(&[10, 2, 0]), vec![0xff; 256]].concat();
+    let reply = client.ask(24, &roomy).payload;
+    assert_eq!(reply[12..], [&[10, 11][..], &[0; 254]].concat());
     // An error is an answer without payload.
     let beyond = [w32(&[250, 20, 0]), vec![0; 20]].concat();
     assert!(client.ask(24, &beyond).payload.is_empty());

@@ -13,6 +13,7 @@
 //! | [`rpc_config`] | the configuration file's parser | what moving and blanking text may change; `serde_json` |
 //! | [`pci`] | configuration space, MSI-X table, interrupts | invariants of the specification; byte-wise writes; a model of eventfds |
 //! | [`guest_memory`] | maps, views, windows, scatter lists, leases | a byte array per file and a list of who holds what |
+//! | [`virtqueue`] | the device side of the rings | the text's rules read again over a copy of the memory, to the byte |
 //!
 //! An empty input is a valid one everywhere, and short inputs do something sensible: what is missing reads as zero, and
 //! zero is the ordinary choice.
@@ -24,6 +25,7 @@ pub mod pci;
 pub mod rpc_config;
 pub mod rpc_frame;
 pub mod vfio_user;
+pub mod virtqueue;
 
 /// One input to start from, with the name of its file.
 pub type Seed = (String, Vec<u8>);
@@ -50,7 +52,14 @@ macro_rules! targets {
 }
 
 /// All of them.
-pub const TARGETS: &[Target] = targets![vfio_user, rpc_frame, rpc_config, pci, guest_memory];
+pub const TARGETS: &[Target] = targets![
+    vfio_user,
+    rpc_frame,
+    rpc_config,
+    pci,
+    guest_memory,
+    virtqueue,
+];
 
 #[cfg(test)]
 mod tests;

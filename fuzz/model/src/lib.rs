@@ -13,6 +13,7 @@
 //! | [`rpc_config`] | the configuration file's parser | what moving and blanking text may change; `serde_json` |
 //! | [`pci`] | configuration space, MSI-X table, interrupts | invariants of the specification; byte-wise writes; a model of eventfds |
 //! | [`guest_memory`] | maps, views, windows, scatter lists, leases | a byte array per file and a list of who holds what |
+//! | [`vhost_user`] | a vhost-user session over its socket | the contract of `virtio::Device`, held by a device that checks it; the shape and order of answers |
 //! | [`virtqueue`] | the device side of the rings | the text's rules read again over a copy of the memory, to the byte |
 //!
 //! An empty input is a valid one everywhere, and short inputs do something sensible: what is missing reads as zero, and
@@ -25,6 +26,7 @@ pub mod pci;
 pub mod rpc_config;
 pub mod rpc_frame;
 pub mod vfio_user;
+pub mod vhost_user;
 pub mod virtqueue;
 
 /// One input to start from, with the name of its file.
@@ -59,6 +61,7 @@ pub const TARGETS: &[Target] = targets![
     pci,
     guest_memory,
     virtqueue,
+    vhost_user,
 ];
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 //! | [`pci`] | configuration space, MSI-X table, interrupts | invariants of the specification; byte-wise writes; a model of eventfds |
 //! | [`guest_memory`] | maps, views, windows, scatter lists, leases | a byte array per file and a list of who holds what |
 //! | [`vhost_user`] | a vhost-user session over its socket | the contract of `virtio::Device`, held by a device that checks it; the shape and order of answers |
+//! | [`virtio_blk`] | the block device on PCI, with its workers | what a guest that keeps to the rules wrote it reads; every reset ends; all memory comes back |
 //! | [`virtqueue`] | the device side of the rings | the text's rules read again over a copy of the memory, to the byte |
 //!
 //! An empty input is a valid one everywhere, and short inputs do something sensible: what is missing reads as zero, and
@@ -22,11 +23,13 @@
 
 pub mod guest_memory;
 pub mod noise;
+mod panics;
 pub mod pci;
 pub mod rpc_config;
 pub mod rpc_frame;
 pub mod vfio_user;
 pub mod vhost_user;
+pub mod virtio_blk;
 pub mod virtqueue;
 
 /// One input to start from, with the name of its file.
@@ -62,6 +65,7 @@ pub const TARGETS: &[Target] = targets![
     guest_memory,
     virtqueue,
     vhost_user,
+    virtio_blk,
 ];
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use vhost_user::wire::{self, Code, Header, MAX_PAYLOAD};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::{Seed, noise};
+use crate::{Seed, noise, panics};
 
 mod fixture;
 mod memory;
@@ -90,7 +90,7 @@ pub fn run(data: &[u8]) {
     }
     client.finish();
     fixture.wait_for_the_end();
-    if let Some(panic) = fixture.panic() {
+    if let Some(panic) = panics::take() {
         panic!("on the reactor: {panic}");
     }
 }

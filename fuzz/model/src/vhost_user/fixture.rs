@@ -12,9 +12,7 @@ use vhost_user::{Endpoint, EndpointHandle, Listener, Options};
 
 use super::TIMEOUT;
 use super::probe::{Probe, Script};
-
-/// What reactors' threads said when they panicked. A reactor survives that, a finding it is nevertheless.
-static PANIC: Mutex<Option<String>> = Mutex::new(None);
+use crate::panics;
 
 pub(super) struct Fixture {
     endpoint: EndpointHandle,
@@ -32,18 +30,7 @@ impl Fixture {
     }
 
     fn new() -> Self {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            let thread = std::thread::current();
-            if thread
-                .name()
-                .is_some_and(|name| name.starts_with("reactor_"))
-            {
-                let mut place = PANIC.lock().unwrap_or_else(PoisonError::into_inner);
-                *place = Some(info.to_string());
-            }
-            before(info);
-        }));
+        panics::watch();
         let config = Config {
             mode: Mode::Adaptive,
             ..Config::default()
@@ -90,10 +77,5 @@ impl Fixture {
             assert!(Instant::now() < deadline, "the client is never let go of");
             std::thread::yield_now();
         }
-    }
-
-    /// What a reactor's thread said when it panicked.
-    pub(super) fn panic(&self) -> Option<String> {
-        PANIC.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use testkit::load::{Load, Report, run};
+use testkit::load::{Load, Report, Target, run};
 
 use super::say;
 
@@ -25,17 +25,35 @@ enum Pattern {
     Randrw,
 }
 
-/// Drives an NVMe endpoint as a guest's driver would, polled from user space, and reports rate and latency.
+/// What kind of device the endpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Device {
+    /// NVMe over vfio-user.
+    Nvme,
+    /// virtio-blk over vfio-user.
+    VirtioVfioUser,
+    /// virtio-blk over vhost-user.
+    VirtioVhostUser,
+}
+
+/// Drives an endpoint as a guest's driver would, polled from user space, and reports rate and latency.
 ///
 /// Takes the endpoint's one place for a client: no VM can be attached meanwhile. Writing patterns destroy what is on the disk.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   vtarget bench /run/vtarget/nvme0 --pattern randread --depth 32
+  vtarget bench /run/vtarget/disk0 --device virtio-vhost-user --packed --queues 2
   vtarget bench /run/vm0/cntrl --pattern randrw --read-percent 70 --queues 4 --destroy-data --json")]
 pub(crate) struct BenchArgs {
-    /// The endpoint: its directory, or the `cntrl` socket in it.
+    /// The endpoint's socket; of NVMe also its directory, with the `cntrl` socket in it.
     endpoint: PathBuf,
+    /// What kind of device it is.
+    #[arg(long, value_enum, default_value_t = Device::Nvme)]
+    device: Device,
+    /// Packed rings in place of split ones (virtio).
+    #[arg(long)]
+    packed: bool,
     /// What each command does.
     #[arg(short, long, value_enum, default_value_t = Pattern::Randread)]
     pattern: Pattern,
@@ -48,10 +66,10 @@ pub(crate) struct BenchArgs {
     /// Commands in flight per queue.
     #[arg(short, long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=16383))]
     depth: u32,
-    /// Queue pairs, each driven by its own thread.
+    /// Queues, each driven by its own thread.
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     queues: u16,
-    /// Namespace.
+    /// Namespace (NVMe).
     #[arg(short, long, default_value_t = 1)]
     nsid: u32,
     /// Seconds to measure, after a tenth of it to warm up.
@@ -90,7 +108,15 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         true => args.endpoint.join("cntrl"),
         false => args.endpoint.clone(),
     };
+    let packed = args.packed;
+    let target = match args.device {
+        Device::Nvme if packed => bail!("--packed is for virtio devices"),
+        Device::Nvme => Target::Nvme,
+        Device::VirtioVfioUser => Target::VirtioVfioUser { packed },
+        Device::VirtioVhostUser => Target::VirtioVhostUser { packed },
+    };
     let load = Load {
+        target,
         nsid: args.nsid,
         block_size: args.block_size,
         depth: args.depth,

@@ -1,5 +1,6 @@
 //! A load generator: keeps queues full for a time, and says how fast the device was and how long each command took.
 
+mod device;
 mod histogram;
 mod run;
 
@@ -8,16 +9,59 @@ use std::time::Duration;
 pub use histogram::Histogram;
 pub use run::run;
 
+/// What kind of device is behind the socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// NVMe over vfio-user.
+    #[default]
+    Nvme,
+    /// virtio-blk over vfio-user.
+    VirtioVfioUser {
+        /// Packed rings.
+        packed: bool,
+    },
+    /// virtio-blk over vhost-user.
+    VirtioVhostUser {
+        /// Packed rings.
+        packed: bool,
+    },
+}
+
+/// Why a load failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The NVMe driver failed.
+    #[error(transparent)]
+    Nvme(#[from] crate::nvme::Error),
+    /// The virtio driver failed.
+    #[error(transparent)]
+    Virtio(#[from] crate::virtio::Error),
+    /// The guest has no memory for it.
+    #[error(transparent)]
+    Ram(#[from] crate::ram::RamError),
+    /// The load does not fit the device.
+    #[error("{0}")]
+    Load(String),
+    /// The device did not complete a command for a long time.
+    #[error("the device did not complete a command within {0:?}")]
+    TimedOut(Duration),
+}
+
+/// A result of a load.
+pub type Result<T> = std::result::Result<T, Error>;
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// Namespace.
+    /// What to drive.
+    pub target: Target,
+    /// Namespace of NVMe.
     pub nsid: u32,
     /// Bytes per command, a multiple of the block size.
     pub block_size: u32,
     /// Commands in flight per queue.
     pub depth: u32,
-    /// Queue pairs, each driven by its own thread.
+    /// Queues, each driven by its own thread.
     pub queues: u16,
     /// Percentage of reads, 0 to 100.
     pub read_percent: u8,
@@ -32,6 +76,7 @@ pub struct Load {
 impl Default for Load {
     fn default() -> Self {
         Self {
+            target: Target::Nvme,
             nsid: 1,
             block_size: 4096,
             depth: 32,

@@ -5,58 +5,22 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use nvme_spec::command::RwCdw12;
-use nvme_spec::{NvmOpcode, Sqe};
 
-use super::{Histogram, Load, Report};
-use crate::nvme::{Driver, Error, GuestRam, Options, PATIENCE, QueuePair, RamError, Result};
+use super::device::{Device, Queue};
+use super::{Error, Histogram, Load, Report, Result};
+use crate::nvme::PATIENCE;
 
-/// Runs a load against the controller behind a vfio-user socket.
+/// Runs a load against the device behind a socket.
 ///
 /// # Errors
-/// If the controller refuses something, or a command ends with an error.
+/// If the device refuses something, or a command ends with an error.
 pub fn run(socket: &Path, load: &Load) -> Result<Report> {
-    let buffers = u64::from(load.block_size) * u64::from(load.depth) * u64::from(load.queues);
-    let lists = u64::from(load.block_size / (512 * 4096) + 1) * 4096;
-    let overhead = u64::from(load.queues) * u64::from(load.depth) * lists + (64 << 20);
-    let ram = usize::try_from(buffers + overhead).map_err(|_| RamError::Exhausted(usize::MAX))?;
-    let mut driver = Driver::connect(
-        socket,
-        &Options {
-            ram,
-            ..Options::default()
-        },
-    )?;
-    let (block, blocks) = driver.geometry(load.nsid)?;
-    if load.block_size == 0 || !load.block_size.is_multiple_of(block) {
-        let text = format!(
-            "{} bytes are no multiple of the block size {block}",
-            load.block_size
-        );
-        return Err(Error::Protocol(text));
-    }
-    let per_command = load.block_size / block;
-    let slots = blocks / u64::from(per_command);
-    if slots == 0 {
-        return Err(Error::Protocol(
-            "the disk is smaller than one command".into(),
-        ));
-    }
-    let mut workers = Vec::new();
-    for index in 0..load.queues {
-        let pair = driver.create_queue_pair(load.depth + 1, None)?;
-        if !pair.is_mapped() {
-            return Err(Error::Protocol("the doorbells cannot be mapped".into()));
-        }
-        workers.push(Worker::new(
-            pair,
-            driver.ram(),
-            load,
-            index,
-            per_command,
-            slots,
-        )?);
-    }
+    let mut device = Device::connect(socket, load)?;
+    let blocks = device.blocks;
+    let queues = std::mem::take(&mut device.queues);
+    let workers = (0..).zip(queues);
+    let workers = workers.map(|(index, queue)| Worker::new(queue, load, index, blocks));
+    let workers: Vec<Worker> = workers.collect();
     let results: Vec<Result<(u64, Duration, Histogram)>> = std::thread::scope(|scope| {
         let threads: Vec<_> = workers
             .into_iter()
@@ -66,7 +30,7 @@ pub fn run(socket: &Path, load: &Load) -> Result<Report> {
                 scope.spawn(move || worker.run(load.time, cpu))
             })
             .collect();
-        let gone = || Err(Error::Protocol("a worker panicked".into()));
+        let gone = || Err(Error::Load("a worker panicked".into()));
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|_| gone()))
@@ -88,12 +52,11 @@ pub fn run(socket: &Path, load: &Load) -> Result<Report> {
 }
 
 struct Worker {
-    pair: QueuePair,
-    /// One command per identifier, its buffer fixed.
-    commands: Vec<Sqe>,
+    queue: Box<dyn Queue>,
+    depth: u32,
+    /// When the request in each slot was submitted.
     started: Vec<Instant>,
-    slots: u64,
-    per_command: u64,
+    blocks: u64,
     random: bool,
     read_percent: u64,
     seed: u64,
@@ -101,38 +64,17 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(
-        pair: QueuePair,
-        ram: &GuestRam,
-        load: &Load,
-        index: u16,
-        per_command: u32,
-        slots: u64,
-    ) -> Result<Self> {
-        let nlb_z = u16::try_from(per_command - 1)
-            .map_err(|_| Error::Protocol("more than 65536 blocks per command".into()))?;
-        let commands = (0..load.depth)
-            .map(|cid| {
-                let buffer = ram.alloc(load.block_size as usize, 4096)?;
-                let (prp1, prp2) = ram.prps(buffer, load.block_size as usize)?;
-                let mut sqe = Sqe::nvm(NvmOpcode::READ, load.nsid)
-                    .with_prps(prp1, prp2)
-                    .with_cid(u16::try_from(cid).unwrap_or(u16::MAX));
-                sqe.cdw12 = RwCdw12::new().with_nlb_z(nlb_z).into_bits();
-                Ok(sqe)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Self {
-            pair,
-            started: vec![Instant::now(); commands.len()],
-            commands,
-            slots,
-            per_command: u64::from(per_command),
+    fn new(queue: Box<dyn Queue>, load: &Load, index: u16, blocks: u64) -> Self {
+        Self {
+            queue,
+            depth: load.depth,
+            started: vec![Instant::now(); load.depth as usize],
+            blocks,
             random: load.random,
             read_percent: u64::from(load.read_percent),
             seed: 0x9e37_79b9_7f4a_7c15 ^ (u64::from(index) << 32 | 1),
-            next: slots / u64::from(load.queues.max(1)) * u64::from(index),
-        })
+            next: blocks / u64::from(load.queues.max(1)) * u64::from(index),
+        }
     }
 
     /// xorshift64*: good enough to spread addresses, and two nanoseconds cheap.
@@ -145,11 +87,11 @@ impl Worker {
     }
 
     #[inline]
-    fn submit(&mut self, cid: usize, now: Instant) {
-        let slot = if self.random {
-            ((u128::from(self.random()) * u128::from(self.slots)) >> 64) as u64
+    fn submit(&mut self, now: Instant) -> Result<()> {
+        let block = if self.random {
+            ((u128::from(self.random()) * u128::from(self.blocks)) >> 64) as u64
         } else {
-            self.next = (self.next + 1) % self.slots;
+            self.next = (self.next + 1) % self.blocks;
             self.next
         };
         let is_read = match self.read_percent {
@@ -157,16 +99,12 @@ impl Worker {
             0 => false,
             percent => self.random() % 100 < percent,
         };
-        let opcode = if is_read {
-            NvmOpcode::READ
-        } else {
-            NvmOpcode::WRITE
-        };
-        let sqe = &mut self.commands[cid];
-        sqe.cdw0 = sqe.cdw0.with_opcode(opcode.0);
-        *sqe = sqe.with_slba(slot * self.per_command);
-        self.started[cid] = now;
-        self.pair.push(&self.commands[cid]);
+        let slot = self.queue.submit(!is_read, block)?;
+        if slot >= self.started.len() {
+            self.started.resize(slot + 1, now);
+        }
+        self.started[slot] = now;
+        Ok(())
     }
 
     fn run(mut self, time: Duration, cpu: Option<usize>) -> Result<(u64, Duration, Histogram)> {
@@ -181,42 +119,31 @@ impl Worker {
         let measure_from = start + time / 10;
         let end = measure_from + time;
         let mut histogram = Histogram::default();
-        let (mut outstanding, mut last_seen) = (self.commands.len(), start);
-        for cid in 0..self.commands.len() {
-            self.submit(cid, start);
+        let (mut outstanding, mut last_seen) = (self.depth, start);
+        for _ in 0..self.depth {
+            self.submit(start)?;
         }
-        self.pair.ring();
+        self.queue.kick()?;
         while outstanding > 0 {
             let mut taken = 0;
             let now = Instant::now();
-            while let Some(cqe) = self.pair.poll() {
+            while let Some(slot) = self.queue.poll()? {
                 taken += 1;
-                let cid = usize::from(cqe.cid);
-                if !cqe.status().is_success() {
-                    return Err(Error::Status {
-                        command: "read or write",
-                        status: cqe.status(),
-                    });
-                }
-                let Some(started) = self.started.get(cid) else {
-                    return Err(Error::Protocol(format!("{cqe:?} answers no command")));
-                };
                 if now >= measure_from && now < end {
-                    let nanos = now.duration_since(*started).as_nanos();
+                    let nanos = now.duration_since(self.started[slot]).as_nanos();
                     histogram.record(u64::try_from(nanos).unwrap_or(u64::MAX));
                 }
                 if now < end {
-                    self.submit(cid, now);
+                    self.submit(now)?;
                 } else {
                     outstanding -= 1;
                 }
             }
             if taken > 0 {
-                self.pair.release();
-                self.pair.ring();
+                self.queue.kick()?;
                 last_seen = now;
             } else if now.duration_since(last_seen) > PATIENCE {
-                return Err(Error::TimedOut("complete a command"));
+                return Err(Error::TimedOut(PATIENCE));
             }
         }
         Ok((histogram.count(), time, histogram))

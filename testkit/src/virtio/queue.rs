@@ -211,6 +211,12 @@ impl BlkQueue {
         self.ring.in_flight()
     }
 
+    /// The slot that the next request will have.
+    #[must_use]
+    pub fn next_slot(&self) -> Option<u16> {
+        self.free.last().copied()
+    }
+
     /// Puts a request into the ring; its slot, or `None` without room. [`BlkQueue::kick`] shows it to the device.
     #[inline]
     pub fn submit(&mut self, kind: u32, sector: u64, data: &[Buffer]) -> Option<u16> {

@@ -12,3 +12,7 @@ mod nvmf;
 mod spdk_client;
 mod vfu_rpc;
 mod vhost_rpc;
+mod vhost_user;
+mod virtio;
+mod virtio_hostile;
+mod virtio_vfio;

@@ -550,6 +550,10 @@ impl Transport for Frontend {
     }
 
     fn is_broken(&mut self) -> virtio::Result<bool> {
+        // Nothing comes unasked but the end of the connection.
+        if self.wire.readable(0)? {
+            return Err(Error::Closed.into());
+        }
         for event in &self.errors {
             if crate::virtio::wait_event(event, std::time::Duration::ZERO)? > 0 {
                 return Ok(true);

@@ -268,6 +268,16 @@ impl<T: Transport> BlkDriver<T> {
         Ok(())
     }
 
+    /// Whether the device cannot go on, or cannot be reached any more.
+    pub fn is_lost(&mut self) -> bool {
+        self.transport.is_broken().unwrap_or(true)
+    }
+
+    /// The way to the device alone.
+    pub fn into_transport(self) -> T {
+        self.transport
+    }
+
     /// Resets the device and negotiates again; the queues are gone.
     ///
     /// # Errors

@@ -53,7 +53,7 @@ def write(path: Path, size: int, lab: Lab, kernel: Path, archives: Iterable[Path
     """Makes the sparse file `path` a disk of `size` bytes that boots `kernel` with these initial file systems."""
     with path.open("wb") as disk:
         os.truncate(disk.fileno(), size)
-        disk.write(_boot_sector(lab, size))
+        disk.write(boot_sector((lab.boot / "boot.img").read_bytes(), size))
         core = (lab.boot / "core.img").read_bytes()
         if SECTOR + len(core) > SYSTEM:
             raise BootDiskError("GRUB does not fit before the first partition")
@@ -72,13 +72,13 @@ def write(path: Path, size: int, lab: Lab, kernel: Path, archives: Iterable[Path
     _mtools(lab, "mcopy", "-i", partition, "-", "::grub/grub.cfg", text=text)
 
 
-def _boot_sector(lab: Lab, size: int) -> bytes:
-    code = (lab.boot / "boot.img").read_bytes()[:CODE]
+def boot_sector(grub: bytes, size: int) -> bytes:
+    """The first sector: the code of GRUB's own, and the partitions of a disk of `size` bytes."""
     entries = (
         _entry(ACTIVE, EFI_SYSTEM, SYSTEM // SECTOR, (DATA - SYSTEM) // SECTOR),
         _entry(0, LINUX, DATA // SECTOR, (size - DATA) // SECTOR),
     )
-    return code.ljust(TABLE, b"\0") + b"".join(entries).ljust(64, b"\0") + b"\x55\xaa"
+    return grub[:CODE].ljust(TABLE, b"\0") + b"".join(entries).ljust(64, b"\0") + b"\x55\xaa"
 
 
 def _entry(flag: int, kind: int, first: int, sectors: int) -> bytes:

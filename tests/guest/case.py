@@ -24,7 +24,7 @@ SEED_CHUNK = MIB
 
 
 class Peer(enum.Enum):
-    """Who serves the disks. QEMU's own NVMe controller stands in for the daemon to try out the cases themselves."""
+    """Who serves the disks. QEMU's own devices stand in for the daemon to try out the cases themselves."""
 
     VTARGET = "vtarget"
     QEMU = "qemu"
@@ -73,7 +73,7 @@ CASES: dict[str, Case] = {}
 def case(
     name: str, *, vcpus: int = 1, daemon_only: str | None = None, timeout: float = 900.0
 ) -> Callable[[Callable[[Environment], str]], Callable[[Environment], str]]:
-    """Registers a function as the case `name`. `daemon_only` says why QEMU's own controller cannot stand in."""
+    """Registers a function as the case `name`. `daemon_only` says why QEMU's own devices cannot stand in."""
 
     def register(run: Callable[[Environment], str]) -> Callable[[Environment], str]:
         if name in CASES:
@@ -236,11 +236,23 @@ class Environment:
         own.unlink()
         return disk
 
-    def attach(self, face: Face, disk: Disk, *, queues: int = 1, packed: bool = False, **properties: Any) -> Controller:
+    def attach(
+        self,
+        face: Face,
+        disk: Disk,
+        *,
+        queues: int = 1,
+        packed: bool = False,
+        readonly: bool = False,
+        name: str | None = None,
+        **properties: Any,
+    ) -> Controller:
         """Gives the disk that face; the guest finds it by the disk's name as serial number.
 
-        `queues` and `packed` are for virtio; `properties` are QEMU's for the device.
+        `queues`, `packed` and `readonly` are for virtio; `name` is the endpoint's, if the disk's is taken; `properties` are
+        QEMU's for the device.
         """
+        name = name or disk.name
         controller = Controller(disk.name)
         if self.peer is Peer.QEMU:
             if face is Face.NVME:
@@ -250,15 +262,17 @@ class Environment:
             nqn = self.subsystem(disk.name, [disk])
             return replace(controller, nqn=nqn, arguments=self.endpoint(nqn, disk.name, **properties))
         daemon = self.daemon()
+        settings = {"packed_ring": packed, "readonly": readonly}
         if face is Face.VFU:
-            daemon.call(
-                "vfu_virtio_create_blk_endpoint", name=disk.name, bdev_name=disk.name, num_queues=queues, packed_ring=packed
-            )
-            return replace(controller, arguments=vfio_user_device(daemon.endpoint(disk.name), properties))
-        daemon.call("vhost_create_blk_controller", ctrlr=disk.name, dev_name=disk.name, packed_ring=packed)
-        return replace(
-            controller, arguments=vhost_user_device(daemon.endpoint(disk.name), disk.name, queues, packed, properties)
-        )
+            daemon.call("vfu_virtio_create_blk_endpoint", name=name, bdev_name=disk.name, num_queues=queues, **settings)
+            return replace(controller, arguments=vfio_user_device(daemon.endpoint(name), properties))
+        daemon.call("vhost_create_blk_controller", ctrlr=name, dev_name=disk.name, **settings)
+        arguments = vhost_user_device(daemon.endpoint(name), name, {"num-queues": queues, "packed": packed, **properties})
+        return replace(controller, arguments=arguments)
+
+    def socket(self, name: str) -> Path:
+        """A path for a socket of that name."""
+        return self._scratch.path / name
 
     def guest(self, scenario: str, controllers: Sequence[Controller], name: str = "guest", **options: Any) -> Guest:
         """Starts a guest with these controllers. The options are Guest's."""
@@ -307,11 +321,10 @@ def vfio_user_device(socket: Path, properties: dict[str, Any]) -> list[str]:
     return device({"driver": "vfio-user-pci", "socket": {"type": "unix", "path": str(socket)}, **properties})
 
 
-def vhost_user_device(socket: Path, name: str, queues: int, packed: bool, properties: dict[str, Any]) -> list[str]:
+def vhost_user_device(socket: Path, name: str, properties: dict[str, Any]) -> list[str]:
     """QEMU's arguments for a virtio-blk device whose queues are worked behind a vhost-user socket.
 
     QEMU looks for a daemon that went away ten times a second.
     """
     chardev = f"socket,id={name},path={socket},reconnect-ms=100"
-    virtio = {"driver": "vhost-user-blk-pci", "chardev": name, "num-queues": queues, "packed": packed}
-    return ["-chardev", chardev, *device({**virtio, **properties})]
+    return ["-chardev", chardev, *device({"driver": "vhost-user-blk-pci", "chardev": name, **properties})]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import json
 import queue
 import re
 import shutil
@@ -22,6 +23,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from guest import process
 from guest.cpio import Archive
@@ -38,6 +40,7 @@ FATAL = re.compile(r"Kernel panic|KVM internal error|Assertion .* failed|error w
 # The kernel is displeased with its disk or itself. A case that provokes some of these says so (`tolerate`).
 TROUBLE = re.compile(
     r"nvme\S*: .*(timeout|timed out|controller is down|not ready|probe failure|[Aa]bort|I/O Error|resetting)"
+    r"|virtio\S*: .*(failed|not a head|out of range|error|[Bb]roken|reset)"
     r"|I/O error|critical \S+ error|EXT4-fs (error|warning)|Oops|BUG: (?!soft lockup)|WARNING: |blocked for more than"
 )
 
@@ -88,6 +91,37 @@ class Results:
         return int(figures["read_iops"]) + int(figures["write_iops"])
 
 
+class Monitor:
+    """QEMU's own control channel: one command at a time (QMP). Greeted on first use."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._connection.settimeout(BOOT_TIMEOUT)
+        self._lines = connection.makefile("rb")
+        self._greeted = False
+
+    def call(self, command: str, **arguments: Any) -> Any:
+        """Sends one command; gives what it returns."""
+        if not self._greeted:
+            self._greeted = True
+            json.loads(self._lines.readline())
+            self.call("qmp_capabilities")
+        self._connection.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+        while line := self._lines.readline():
+            answer = json.loads(line)
+            if "error" in answer:
+                raise GuestError(f"QEMU refused {command}: {answer['error'].get('desc')}")
+            # Anything else is an event.
+            if "return" in answer:
+                return answer["return"]
+        raise GuestError(f"QEMU ended in the middle of {command}")
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._lines.close()
+        self._connection.close()
+
+
 class Guest:
     """A virtual machine. Start it from the main thread (see `process.spawn`); `kill` it in the end, whatever happened."""
 
@@ -104,6 +138,7 @@ class Guest:
         memory_mib: int = 512,
         default_devices: bool = False,
         firmware: Firmware | None = None,
+        incoming: Path | None = None,
         append: str = "",
         accelerator: str | None = None,
         tolerate: str | None = None,
@@ -111,6 +146,7 @@ class Guest:
     ) -> None:
         """`devices` are QEMU's arguments for the disks; `default_devices` leaves QEMU's default VGA and network card in;
         `firmware` boots from the first of the disks with a boot index, which brings the scenario (`Environment.bootable`);
+        `incoming` waits on that socket for the guest that another `migrate`s there, instead of booting;
         `append` goes to the kernel's command line; console lines that match `tolerate` are no trouble; `echo` copies the
         console to standard output."""
         self.name = name
@@ -124,12 +160,14 @@ class Guest:
         self._memory_mib = memory_mib
         self._default_devices = default_devices
         self._firmware = firmware
+        self._incoming = incoming
         self._append = append
         self._accelerator = accelerator or lab.accelerator()
         self._tolerate = re.compile(tolerate) if tolerate else None
         self._echo = echo
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
+        self._monitor: Monitor | None = None
         self._threads: list[threading.Thread] = []
         self._events: queue.Queue[tuple[str, str]] = queue.Queue()
         self._trouble: list[str] = []
@@ -155,17 +193,19 @@ class Guest:
     def start(self) -> None:
         """Starts QEMU."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            command = self._command(theirs.fileno())
+        monitor, monitored = socket.socketpair()
+        with theirs, monitored:
+            command = self._command(theirs.fileno(), monitored.fileno())
             self._started = time.monotonic()
             self._process = process.spawn(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), monitored.fileno()],
             )
         self._channel = ours
+        self._monitor = Monitor(monitor)
         for reader in (self._read_console, self._read_channel):
             thread = threading.Thread(target=reader, name=f"{self.name} {reader.__name__}", daemon=True)
             thread.start()
@@ -182,6 +222,25 @@ class Guest:
         """Answers the sync of that name: the scenario goes on, with `words` as what sync_host prints."""
         assert self._channel is not None
         self._channel.sendall(" ".join(("go", name, *words)).encode() + b"\n")
+
+    def migrate(self, other: Guest, timeout: float = SCENARIO_TIMEOUT) -> dict[str, Any]:
+        """Moves the running guest to `other`, which waits for it; gives QEMU's account. The scenario goes on over there."""
+        assert other._incoming is not None
+        assert self._monitor is not None and other._monitor is not None
+        # It answers when it listens.
+        other._monitor.call("query-status")
+        deadline = time.monotonic() + timeout
+        self._monitor.call("migrate", uri=f"unix:{other._incoming}")
+        # QEMU has an event for its end, but only where a capability asks for events.
+        while (account := self._monitor.call("query-migrate")).get("status") != "completed":
+            if account.get("status") in ("failed", "cancelled"):
+                why = account.get("error-desc", "QEMU says no more")
+                raise self._error(f"the migration failed: {why}\n{other.tail()}")
+            if time.monotonic() > deadline:
+                raise self._error(f"the migration does not end: {account}")
+            time.sleep(0.05)
+        other.results = self.results
+        return account
 
     def finish(self, timeout: float = SCENARIO_TIMEOUT) -> Results:
         """Waits until the scenario has ended well and the guest has powered itself off."""
@@ -207,6 +266,8 @@ class Guest:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+        if self._monitor is not None:
+            self._monitor.close()
         self._initrd.unlink(missing_ok=True)
         self._variables.unlink(missing_ok=True)
 
@@ -218,7 +279,7 @@ class Guest:
     def _variables(self) -> Path:
         return self._directory / f"{self.name}.variables"
 
-    def _command(self, channel: int) -> list[str]:
+    def _command(self, channel: int, monitor: int) -> list[str]:
         kvm = self._accelerator == "kvm"
         return [
             *(self._lab.qemu(), "-name", self.name),
@@ -226,10 +287,12 @@ class Guest:
             *("-smp", str(self._vcpus), "-m", f"{self._memory_mib}M"),
             # Shared and by descriptor: a vfio-user server maps the guest's memory.
             *("-object", f"memory-backend-memfd,id=memory,size={self._memory_mib}M,share=on"),
-            *("-display", "none", "-monitor", "none", "-serial", "stdio"),
+            *("-display", "none", "-serial", "stdio"),
             *("-chardev", f"socket,id=control,fd={channel}", "-serial", "chardev:control"),
             *(() if self._default_devices else ("-vga", "none", "-nic", "none")),
             *(self._direct_boot() if self._firmware is None else self._firmware_boot(self._firmware)),
+            *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
+            *(("-incoming", f"unix:{self._incoming}") if self._incoming is not None else ()),
             *self._devices,
         ]
 

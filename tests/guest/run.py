@@ -25,6 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from guest import process, scratch
+from guest.bootdisk import BootDiskError
 from guest.case import CASES, Case, CaseFailed, Environment, Peer, Skipped
 from guest.guest import GuestError
 from guest.lab import REPOSITORY, Lab, LabError
@@ -70,7 +71,7 @@ def work(selected: Case, arguments: argparse.Namespace) -> None:
         outcome = "ok"
     except Skipped as reason:
         outcome, text = "skipped", str(reason)
-    except (CaseFailed, GuestError, LabError, TargetError) as reason:
+    except (BootDiskError, CaseFailed, GuestError, LabError, TargetError) as reason:
         outcome, text = "FAILED", str(reason)
     except Exception:  # A mistake in the case itself.
         outcome, text = "FAILED", traceback.format_exc()
@@ -244,7 +245,7 @@ def main() -> int:
         print(f"{binary()} is missing; run cargo build --release", file=sys.stderr)
         return 2
     scratch.sweep()
-    served = "QEMU's own NVMe controller" if arguments.peer == Peer.QEMU.value else binary()
+    served = "QEMU's own devices" if arguments.peer == Peer.QEMU.value else binary()
     print(f"{len(cases) * arguments.repeat} cases, accelerator {accelerator}, disks served by {served}", flush=True)
 
     def interrupted(number: int, frame: object) -> None:

@@ -90,6 +90,7 @@ class Target:
         self.sockets = sockets
         self.log = artifacts / "vtarget.log"
         self._rpc_path = sockets / "rpc.sock"
+        self._configuration: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._rpc: Rpc | None = None
         self._endpoints: list[Path] = []
@@ -105,8 +106,10 @@ class Target:
         executable = binary()
         if not executable.exists():
             raise TargetError(f"{executable} is missing; run cargo build --release")
-        with self.log.open("wb") as log:
-            command = [str(executable), "serve", "-r", str(self._rpc_path)]
+        command = [str(executable), "serve", "-r", str(self._rpc_path), "-S", str(self.sockets)]
+        if self._configuration is not None:
+            command += ["-c", str(self._configuration)]
+        with self.log.open("ab") as log:
             self._process = process.spawn(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + START_TIMEOUT
         while True:
@@ -120,6 +123,15 @@ class Target:
                 if time.monotonic() > deadline:
                     raise TargetError("the daemon does not listen") from None
                 time.sleep(0.01)
+
+    def restart(self) -> None:
+        """Kills the daemon as a crash would, and starts it again with the configuration it had."""
+        self._configuration = self.sockets / "configuration.json"
+        names = [entry["subsystem"] for entry in self.call("framework_get_subsystems")]
+        saved = [{"subsystem": name, "config": self.call("framework_get_config", name=name)} for name in names]
+        self._configuration.write_text(json.dumps({"subsystems": saved}))
+        self.kill()
+        self.start()
 
     def call(self, method: str, **params: Any) -> Any:
         """Calls a method with these parameters."""
@@ -135,9 +147,13 @@ class Target:
         directory.mkdir()
         address = {"trtype": "VFIOUSER", "traddr": str(directory), "trsvcid": "0"}
         self.call("nvmf_subsystem_add_listener", nqn=nqn, listen_address=address)
-        endpoint = directory / "cntrl"
+        return self.endpoint(directory / "cntrl")
+
+    def endpoint(self, path: Path | str) -> Path:
+        """Checks that a socket is there, absolute or below the daemon's directory for them, and remembers it for `stop`."""
+        endpoint = self.sockets / path
         if not endpoint.is_socket():
-            raise TargetError(f"the listener has no socket {endpoint}")
+            raise TargetError(f"there is no socket {endpoint}")
         self._endpoints.append(endpoint)
         return endpoint
 

@@ -8,15 +8,16 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import unittest
 import unittest.mock
 from pathlib import Path
 
-from guest import process, scratch
+from guest import bootdisk, process, scratch
 from guest.cpio import Archive
-from guest.guest import FATAL, TROUBLE
+from guest.guest import FATAL, TROUBLE, GuestError, Monitor
 from guest.scratch import Scratch
 from guest.target import Rpc, RpcError, Target, TargetError
 
@@ -70,6 +71,9 @@ class ConsoleTest(unittest.TestCase):
             "[    5.5] critical target error, dev nvme0n1, sector 8 op 0x1:(WRITE) flags 0x8800",
             "[    5.5] EXT4-fs error (device nvme0n1): ext4_find_entry:1683",
             "[  242.3] INFO: task fio:123 blocked for more than 120 seconds.",
+            "[    2.1] virtio_blk virtio3: probe with driver virtio_blk failed with error -22",
+            "[    2.1] virtio_blk: probe of virtio3 failed with error -22",
+            "[    9.8] virtio_blk virtio2: req.0:id 7 is not a head!",
         ):
             self.assertRegex(line, TROUBLE)
 
@@ -78,6 +82,8 @@ class ConsoleTest(unittest.TestCase):
             "[    4.2] nvme nvme0: pci function 0000:00:03.0",
             "[    4.3] nvme nvme0: 1/0/0 default/read/poll queues",
             "[   90.0] watchdog: BUG: soft lockup - CPU#0 stuck for 26s!",
+            "[    3.0] virtio_blk virtio0: 1/0/0 default/read/poll queues",
+            "[    3.0] virtio_blk virtio0: [vda] new size: 131072 512-byte logical blocks (67.1 MB/64.0 MiB)",
             "ram-read: (groupid=0, jobs=1): err= 0: pid=172",
         ):
             self.assertNotRegex(line, TROUBLE)
@@ -167,6 +173,44 @@ while request := connection.recv(1 << 16):
     connection.sendall(json.dumps({"id": request["id"], "result": True}).encode())
 signal.pause()
 """
+
+
+class MonitorTest(unittest.TestCase):
+    """The client of QEMU's control channel against one that answers as scripted."""
+
+    def answered(self, *lines: dict[str, object]) -> Monitor:
+        ours, theirs = socket.socketpair()
+        self.addCleanup(theirs.close)
+        for line in ({"QMP": {}}, {"return": {}}, *lines):
+            theirs.sendall(json.dumps(line).encode() + b"\n")
+        theirs.shutdown(socket.SHUT_WR)
+        monitor = Monitor(ours)
+        self.addCleanup(monitor.close)
+        return monitor
+
+    def test_events_between(self) -> None:
+        monitor = self.answered({"event": "STOP"}, {"return": {"status": "active"}}, {"return": 7})
+        self.assertEqual(monitor.call("query-migrate"), {"status": "active"})
+        self.assertEqual(monitor.call("again"), 7)
+
+    def test_refusal(self) -> None:
+        with self.assertRaisesRegex(GuestError, "refused migrate: no such device"):
+            self.answered({"error": {"class": "GenericError", "desc": "no such device"}}).call("migrate")
+
+    def test_end_in_the_middle(self) -> None:
+        with self.assertRaisesRegex(GuestError, "ended in the middle of stop"):
+            self.answered({"event": "SHUTDOWN"}).call("stop")
+
+
+class BootDiskTest(unittest.TestCase):
+    def test_partitions(self) -> None:
+        sector = bootdisk.boot_sector(b"\xeb\x63" + bytes(510), 160 * bootdisk.MIB)
+        self.assertEqual(len(sector), bootdisk.SECTOR)
+        self.assertEqual((sector[:2], sector[-2:]), (b"\xeb\x63", b"\x55\xaa"))
+        system, data, *unused = (struct.unpack_from("<B3xB3xII", sector, at) for at in range(446, 510, 16))
+        self.assertEqual(system, (0x80, 0xEF, 2048, 95 * 2048))
+        self.assertEqual(data, (0, 0x83, 96 * 2048, 64 * 2048))
+        self.assertEqual(unused, [(0, 0, 0, 0)] * 2)
 
 
 class TargetTest(unittest.TestCase):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from guest.case import MIB, CaseFailed, Environment, case
+from guest.case import MIB, CaseFailed, Environment, Face, case
 from guest.guest import GuestError
 
 BOOTS = 5
@@ -15,16 +15,16 @@ run_fio read --filename=$disk --rw=randread --bs=4k --iodepth=16 --size=4m
 """
 
 
-def boots(environment: Environment, *, default_devices: bool) -> str:
+def boots(environment: Environment, *, default_devices: bool, face: Face = Face.NVME, count: int = BOOTS) -> str:
     """Boots guests one after another on the same endpoint; gives the seconds each took and the rates of the last.
 
     In a soak (`environment.soak`) a failed boot is counted and the next one tried; otherwise it ends the case.
     """
-    controller = environment.controller("boot", [environment.disk("boot", 64 * MIB)])
+    controller = environment.attach(face, environment.disk("boot", 64 * MIB))
     seconds: list[float] = []
     failures: list[str] = []
     rates = ""
-    for number in range(1, (environment.soak or BOOTS) + 1):
+    for number in range(1, (environment.soak or count) + 1):
         try:
             results = environment.run(VERIFIED_WRITE, [controller], name=f"boot{number}", default_devices=default_devices)
         except GuestError as reason:

@@ -3,39 +3,46 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 
-from guest.case import MIB, Environment, case, check
+from guest.case import MIB, Controller, Disk, Environment, case, check
 
 # A reset while commands are under way is what these cases are about; the new boot must still be quiet.
 REBOOT_SYSRQ = "echo b >/proc/sysrq-trigger; sleep 60"
 
 
-@case("filesystem")
-def filesystem(environment: Environment) -> str:
-    """mkfs.ext4, mount, copy, sync, unmount, reboot of the guest, fsck, checksums compared."""
-    controller = environment.controller("fs", [environment.disk("fs", 256 * MIB, "uring")])
-    scenario = """
-    disk=$(disk fs)
-    phase=$(sync_host boot)
+FILESYSTEM = """
+phase=$(sync_host boot)
+for serial in $SERIALS; do
+    disk=$(disk $serial)
     if [ "$phase" = first ]; then
         mkfs.ext4 -q $disk
         mount -t ext4 $disk /mnt
         mkdir /mnt/copy
         cp -a /usr/bin /usr/sbin /usr/lib/x86_64-linux-gnu/libc*.so* /mnt/copy
-        (cd /mnt/copy && find . -type f | sort | xargs sha256sum) >/tmp/sums
-        cp /tmp/sums /mnt/sums
+        (cd /mnt/copy && find . -type f | sort | xargs sha256sum) >/mnt/sums
         sync
         umount /mnt
-        reboot -f
-        sleep 60
+    else
+        e2fsck -f -n $disk || fail "the file system of $serial is damaged"
+        mount -t ext4 -o ro $disk /mnt
+        (cd /mnt/copy && sha256sum -c -s /mnt/sums) || fail "the files on $serial have changed"
+        result files count=$(wc -l </mnt/sums) mib=$(du -sm /mnt/copy | cut -f1)
+        umount /mnt
     fi
-    e2fsck -f -n $disk || fail "the file system is damaged"
-    mount -t ext4 -o ro $disk /mnt
-    (cd /mnt/copy && sha256sum -c -s /mnt/sums) || fail "the files have changed"
-    result files count=$(wc -l </mnt/sums) mib=$(du -sm /mnt/copy | cut -f1)
-    umount /mnt
-    """
-    guest = environment.guest(scenario, [controller])
+done
+if [ "$phase" = first ]; then
+    reboot -f
+    sleep 60
+fi
+"""
+
+
+def survives_reboot(environment: Environment, controllers: Sequence[Controller]) -> str:
+    """mkfs.ext4, mount, copy, sync, unmount on each disk; reboot of the guest; fsck, checksums compared."""
+    scenario = FILESYSTEM.replace("$SERIALS", " ".join(controller.serial for controller in controllers))
+    guest = environment.guest(scenario, controllers)
     for phase in ("first", "second"):
         guest.sync("boot")
         guest.go("boot", [phase])
@@ -43,26 +50,33 @@ def filesystem(environment: Environment) -> str:
     return f"{results['files']['count']} files, {results['files']['mib']} MiB the same after a reboot"
 
 
-@case("host-file")
-def host_file(environment: Environment) -> str:
-    """What the host's file held the guest reads, and what the guest writes the host's file holds, bit for bit."""
-    disks = [environment.disk("uring", 24 * MIB, "uring"), environment.disk("aio", 24 * MIB, "aio", block_size=4096)]
-    for disk in disks:
-        assert disk.path is not None
-        with disk.path.open("r+b") as file:
-            file.write(os.urandom(disk.size))
+@case("filesystem")
+def filesystem(environment: Environment) -> str:
+    """mkfs.ext4, mount, copy, sync, unmount, reboot of the guest, fsck, checksums compared."""
+    return survives_reboot(environment, [environment.controller("fs", [environment.disk("fs", 256 * MIB, "uring")])])
+
+
+HOST_FILE = """
+digest() { dd if=$1 bs=1M iflag=direct 2>/dev/null | sha256sum | cut -d' ' -f1; }
+for serial in $SERIALS; do
+    disk=$(disk $serial)
+    result before.$serial sha256=$(digest $disk)
+    # Two of three MiB, so that old and new data lie side by side.
+    run_fio $serial --filename=$disk --rw=randwrite --bsrange=4k-256k --iodepth=8 --size=16m --refill_buffers --end_fsync=1
+    result after.$serial sha256=$(digest $disk)
+done
+"""
+
+
+def random_content(path: Path) -> None:
+    """Fills the file with bytes that nothing else holds."""
+    path.write_bytes(os.urandom(path.stat().st_size))
+
+
+def same_on_both_sides(environment: Environment, disks: Sequence[Disk], controllers: Sequence[Controller]) -> str:
+    """What the disks' files hold the guest reads, and what the guest writes they hold."""
     before = [disk.sha256() for disk in disks]
-    controllers = [environment.controller(disk.name, [disk]) for disk in disks]
-    scenario = """
-    digest() { dd if=$1 bs=1M iflag=direct 2>/dev/null | sha256sum | cut -d' ' -f1; }
-    for serial in uring aio; do
-        disk=$(disk $serial)
-        result before.$serial sha256=$(digest $disk)
-        # Two of three MiB, so that old and new data lie side by side.
-        run_fio $serial --filename=$disk --rw=randwrite --bsrange=4k-256k --iodepth=8 --size=16m --refill_buffers --end_fsync=1
-        result after.$serial sha256=$(digest $disk)
-    done
-    """
+    scenario = HOST_FILE.replace("$SERIALS", " ".join(controller.serial for controller in controllers))
     results = environment.run(scenario, controllers)
     for disk, digest in zip(disks, before, strict=True):
         check(
@@ -72,7 +86,17 @@ def host_file(environment: Environment) -> str:
         now = disk.sha256()
         check(now != digest, f"{disk.name}: nothing of what the guest wrote is in the host's file")
         check(results[f"after.{disk.name}"]["sha256"] == now, f"{disk.name}: the host's file is not what the guest reads")
-    return f"{len(disks)} files of 24 MiB, read and written, the same on both sides"
+    return f"{len(disks)} files of {disks[0].size // MIB} MiB, read and written, the same on both sides"
+
+
+@case("host-file")
+def host_file(environment: Environment) -> str:
+    """What the host's file held the guest reads, and what the guest writes the host's file holds, bit for bit."""
+    disks = [
+        environment.disk("uring", 24 * MIB, "uring", fill=random_content),
+        environment.disk("aio", 24 * MIB, "aio", block_size=4096, fill=random_content),
+    ]
+    return same_on_both_sides(environment, disks, [environment.controller(disk.name, [disk]) for disk in disks])
 
 
 @case("discard")
@@ -117,38 +141,57 @@ STEADY = (
     "--rw=randwrite --bs=4k --iodepth=16 --size=8m --randseed=7 --verify=crc32c --verify_header_seed=0 --verify_write_sequence=0"
 )
 
+# The host says what to do after each boot: verify, write or both.
 CRASH = f"""
-disk=$(disk crash)
-if [ "$(sync_host phase)" = write ]; then
-    run_fio settled --filename=$disk --offset=0 {STEADY}
-    run_fio unsettled --filename=$disk --offset=16m {STEADY}
-    fio --name=background --filename=$disk --offset=16m --ioengine=libaio --direct=1 {STEADY} --do_verify=0 \\
-        --time_based --runtime=300 >/dev/null &
-    # What is under way now is cut off: see that writes really flow.
-    sectors=$(awk '{{ print $7 }}' /sys/class/block/$(basename $disk)/stat)
-    flowing() {{ [ "$(awk '{{ print $7 }}' /sys/class/block/$(basename $disk)/stat)" -gt $((sectors + 4096)) ]; }}
-    within 60 flowing || fail "the background writes do not flow"
-    sync_host writing
+phase=$(sync_host phase)
+sectors() {{ awk '{{ print $7 }}' /sys/class/block/$(basename $1)/stat; }}
+flowing() {{ [ "$(sectors $1)" -gt $(($2 + 4096)) ]; }}
+for serial in $SERIALS; do
+    disk=$(disk $serial)
+    case $phase in
+    *verify*)
+        run_fio settled --filename=$disk --offset=0 {STEADY} --verify_only
+        run_fio unsettled --filename=$disk --offset=16m {STEADY} --verify_only
+        ;;
+    esac
+    run_fio again --filename=$disk --offset=0 {STEADY}
+    case $phase in
+    *write*)
+        run_fio unsettled --filename=$disk --offset=16m {STEADY}
+        fio --name=background --filename=$disk --offset=16m --ioengine=libaio --direct=1 {STEADY} --do_verify=0 \\
+            --time_based --runtime=300 >/dev/null &
+        # What is under way now is cut off: see that writes really flow.
+        within 60 flowing $disk $(sectors $disk) || fail "the background writes to $serial do not flow"
+        ;;
+    esac
+done
+case $phase in
+*write*)
     $CUT
     sleep 300
-fi
-run_fio settled --filename=$disk --offset=0 {STEADY} --verify_only
-run_fio unsettled --filename=$disk --offset=16m {STEADY} --verify_only
-run_fio again --filename=$disk --offset=0 {STEADY}
+    ;;
+esac
 """
+
+
+def crash_scenario(controllers: Sequence[Controller], cut: str) -> str:
+    """The scenario for these disks; `cut` is what the guest does in the middle of writing."""
+    serials = " ".join(controller.serial for controller in controllers)
+    return CRASH.replace("$SERIALS", serials).replace("$CUT", cut)
 
 
 @case("killed-while-writing")
 def killed(environment: Environment) -> str:
     """The guest's QEMU killed in the middle of writing, twice, and started again on the same endpoint; data verified."""
     controller = environment.controller("crash", [environment.disk("crash", 32 * MIB, "uring")])
+    scenario = crash_scenario([controller], "sync_host writing")
     for number in (1, 2):
-        guest = environment.guest(CRASH.replace("$CUT", ":"), [controller], name=f"killed{number}")
+        guest = environment.guest(scenario, [controller], name=f"killed{number}")
         guest.sync("phase")
         guest.go("phase", ["write"])
         guest.sync("writing")
         guest.kill()
-    guest = environment.guest(CRASH.replace("$CUT", ":"), [controller], name="survivor")
+    guest = environment.guest(scenario, [controller], name="survivor")
     guest.sync("phase")
     guest.go("phase", ["verify"])
     results = guest.finish()
@@ -159,12 +202,9 @@ def killed(environment: Environment) -> str:
 def reset(environment: Environment) -> str:
     """The machine reset in the middle of writing, without any shutdown of the controller; data verified after the new boot."""
     controller = environment.controller("crash", [environment.disk("crash", 32 * MIB, "uring")])
-    guest = environment.guest(CRASH.replace("$CUT", REBOOT_SYSRQ), [controller])
-    guest.sync("phase")
-    guest.go("phase", ["write"])
-    guest.sync("writing")
-    guest.go("writing")
-    guest.sync("phase")
-    guest.go("phase", ["verify"])
+    guest = environment.guest(crash_scenario([controller], REBOOT_SYSRQ), [controller])
+    for phase in ("write", "verify"):
+        guest.sync("phase")
+        guest.go("phase", [phase])
     results = guest.finish()
     return f"all blocks whole after a reset; write {results.iops('again')} IOPS"

@@ -39,3 +39,27 @@ def nvme_seabios(environment: Environment) -> str:
 def nvme_ovmf(environment: Environment) -> str:
     """OVMF boots from NVMe over vfio-user."""
     return boots_from(environment, Firmware.OVMF, Face.NVME)
+
+
+@case("boots-from-vfu-seabios")
+def vfu_seabios(environment: Environment) -> str:
+    """SeaBIOS boots from virtio-blk over vfio-user."""
+    return boots_from(environment, Firmware.SEABIOS, Face.VFU)
+
+
+@case("boots-from-vfu-ovmf")
+def vfu_ovmf(environment: Environment) -> str:
+    """OVMF boots from virtio-blk over vfio-user."""
+    return boots_from(environment, Firmware.OVMF, Face.VFU)
+
+
+@case("boots-from-vhost-seabios")
+def vhost_seabios(environment: Environment) -> str:
+    """SeaBIOS boots from virtio-blk over vhost-user."""
+    return boots_from(environment, Firmware.SEABIOS, Face.VHOST)
+
+
+@case("boots-from-vhost-ovmf")
+def vhost_ovmf(environment: Environment) -> str:
+    """OVMF boots from virtio-blk over vhost-user."""
+    return boots_from(environment, Firmware.OVMF, Face.VHOST)

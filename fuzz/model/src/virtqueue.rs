@@ -15,10 +15,13 @@ use crate::{Seed, noise};
 
 mod driver;
 mod memory;
+mod model;
+mod packed;
 mod split;
 
 use driver::Driver;
 use memory::{BASE, Guest};
+use model::Model;
 
 /// Most operations of one input: what more would find, many short inputs find sooner.
 const OPERATIONS: usize = 128;
@@ -47,6 +50,7 @@ impl Shape {
             (0, feature::EVENT_IDX),
             (1, feature::INDIRECT_DESC),
             (2, feature::IN_ORDER),
+            (3, feature::RING_PACKED),
         ] {
             if bits >> bit & 1 != 0 {
                 features |= feature;
@@ -71,11 +75,25 @@ impl Shape {
                 let at = u64::from(input.arbitrary::<u16>()?) * 2;
                 Ok(BASE.wrapping_add(at & !(align - 1)).wrapping_sub(0x400))
             };
+            let driver_align = if shape.has(feature::RING_PACKED) {
+                4
+            } else {
+                2
+            };
             shape.desc = anywhere(16)?;
-            shape.driver = anywhere(2)?;
+            shape.driver = anywhere(driver_align)?;
             shape.device = anywhere(4)?;
         }
         Ok(shape)
+    }
+
+    /// What a ring that goes on at `state` should do; `None` if none can be there.
+    fn model(&self, state: RingState) -> Option<Box<dyn Model>> {
+        if self.has(feature::RING_PACKED) {
+            packed::Packed::new(*self, state).map(|model| Box::new(model) as Box<dyn Model>)
+        } else {
+            Some(Box::new(split::Split::new(*self, state)))
+        }
     }
 
     fn setup(&self, state: RingState, log: Option<&Arc<DirtyLog>>) -> QueueSetup {
@@ -106,7 +124,7 @@ struct Subject {
     driver: Driver,
     shape: Shape,
     ring: Virtqueue,
-    model: split::Model,
+    model: Box<dyn Model>,
     view: MapView,
     chain: Chain,
     taken: Vec<Taken>,
@@ -125,7 +143,7 @@ fn operations(input: &mut Unstructured<'_>) -> Result<()> {
     let mut guest = Guest::new(input.arbitrary()?);
     let view = guest.view();
     let state = RingState::default();
-    let mut model = split::Model::new(shape, state);
+    let mut model = shape.model(state).expect("the beginning of a ring");
     let ring = Virtqueue::new(&shape.setup(state, None), &view);
     let found = model.remap(&guest);
     assert_eq!(ring.is_ok(), found.is_some(), "{ring:?} {shape:?}");
@@ -160,7 +178,8 @@ impl Subject {
         match input.arbitrary::<u8>()? % 16 {
             0..=4 => {
                 let free = |head| self.model.is_free(head);
-                self.driver.add(input, &mut self.guest, free)?;
+                let used = self.model.used();
+                self.driver.add(input, &mut self.guest, free, used)?;
             }
             5..=7 => self.take(),
             8..=10 => self.put(input)?,
@@ -265,6 +284,9 @@ impl Subject {
         if code & 0xf0 == 0xf0 {
             state.next_avail = input.arbitrary()?;
             state.next_used = input.arbitrary()?;
+            if self.shape.has(feature::RING_PACKED) {
+                (state.avail_wrap, state.used_wrap) = (code & 2 != 0, code & 4 != 0);
+            }
         } else if code & 0xf0 == 0xe0 {
             state = RingState::default();
         } else if !self.taken.is_empty() {
@@ -276,11 +298,11 @@ impl Subject {
         } else {
             None
         };
-        let mut model = split::Model::new(self.shape, state);
-        let writes = model.remap(&self.guest);
+        let mut model = self.shape.model(state);
+        let writes = model.as_mut().and_then(|model| model.remap(&self.guest));
         let ring = Virtqueue::new(&self.shape.setup(state, log.as_ref()), &self.view);
         assert_eq!(ring.is_ok(), writes.is_some());
-        let (Ok(ring), Some(writes)) = (ring, writes) else {
+        let (Ok(ring), Some(model), Some(writes)) = (ring, model, writes) else {
             return Ok(());
         };
         (self.ring, self.model, self.log) = (ring, model, log);
@@ -295,7 +317,7 @@ impl Subject {
 /// Ordinary requests in all shapes, and noise.
 pub fn seeds() -> Vec<Seed> {
     let mut seeds = noise::seeds(32);
-    for features in 0..8u8 {
+    for features in 0..16u8 {
         for size in [0, 8, 11, 15] {
             // Chains of one to four buffers, each taken, ended and told; then all at once.
             let mut bytes = vec![features | size << 4, 0, 0];

@@ -3,7 +3,10 @@
 use arbitrary::{Result, Unstructured};
 use virtio::RingState;
 use virtio_spec::feature;
-use virtio_spec::ring::{DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, Descriptor};
+use virtio_spec::ring::{
+    DESC_F_AVAIL, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_USED, DESC_F_WRITE, Descriptor,
+    PackedDescriptor,
+};
 use zerocopy::IntoBytes;
 
 use super::Shape;
@@ -14,8 +17,12 @@ const TABLES: u64 = BASE + 0x8000;
 
 pub(super) struct Driver {
     shape: Shape,
-    /// The next entry of the available ring.
+    /// The next entry of the available ring, or of a packed ring.
     avail: u16,
+    /// Packed: the wrap counter there.
+    wrap: bool,
+    /// Packed: descriptors that were made available.
+    made: u64,
     /// The next descriptor to use, whoever has it.
     next: u16,
     table: u64,
@@ -26,6 +33,8 @@ impl Driver {
         Self {
             shape,
             avail: 0,
+            wrap: true,
+            made: 0,
             next: 0,
             table: TABLES,
         }
@@ -34,14 +43,18 @@ impl Driver {
     /// Goes on with a queue that begins there.
     pub(super) fn at(&mut self, state: RingState) {
         self.avail = state.next_avail;
+        self.wrap = state.avail_wrap;
+        self.made = 0;
     }
 
-    /// Makes a chain available: `free` says which heads are the driver's.
+    /// Makes a chain available: `free` says which heads or IDs are the driver's, `used` how many descriptors of a packed ring have
+    /// come back.
     pub(super) fn add(
         &mut self,
         input: &mut Unstructured<'_>,
         guest: &mut Guest,
         free: impl Fn(u16) -> bool,
+        used: u64,
     ) -> Result<()> {
         let shape: u8 = input.arbitrary()?;
         let lengths: u8 = input.arbitrary()?;
@@ -95,13 +108,19 @@ impl Driver {
                 _ => {}
             }
         }
+        if self.shape.has(feature::RING_PACKED) {
+            let used = self.made.saturating_sub(used);
+            let needed = if indirect { 1 } else { u64::from(count) };
+            if twist < 0xc0 && used + needed > u64::from(size) {
+                // No room.
+                return Ok(());
+            }
+            self.add_packed(guest, &buffers, indirect.then_some(len), published);
+            self.next = (head + 1) % size;
+            return Ok(());
+        }
         if indirect {
-            let table = self.table;
-            self.table = if table > BASE + 0xb000 {
-                TABLES
-            } else {
-                table + 16 * u64::from(count)
-            };
+            let table = self.table(count);
             for (n, buffer) in (0..).zip(&buffers) {
                 guest.write(table + 16 * n, buffer.as_bytes());
             }
@@ -123,6 +142,56 @@ impl Driver {
         self.avail = self.avail.wrapping_add(1);
         guest.write(self.shape.driver + 2, &self.avail.to_le_bytes());
         Ok(())
+    }
+
+    /// A place for an indirect table.
+    fn table(&mut self, count: u16) -> u64 {
+        let table = self.table;
+        self.table = if table > BASE + 0xb000 {
+            TABLES
+        } else {
+            table + 16 * u64::from(count)
+        };
+        table
+    }
+
+    /// The same chain in a packed ring: an indirect table of `indirect` bytes if so.
+    fn add_packed(
+        &mut self,
+        guest: &mut Guest,
+        buffers: &[Descriptor],
+        indirect: Option<u32>,
+        id: u16,
+    ) {
+        let packed = |buffer: &Descriptor| PackedDescriptor {
+            addr: buffer.addr,
+            len: buffer.len,
+            id,
+            flags: buffer.flags,
+        };
+        let mut descriptors: Vec<PackedDescriptor> = buffers.iter().map(packed).collect();
+        if let Some(len) = indirect {
+            let table = self.table(u16::try_from(buffers.len()).unwrap_or(4));
+            for (n, descriptor) in (0..).zip(&descriptors) {
+                guest.write(table + 16 * n, descriptor.as_bytes());
+            }
+            descriptors = vec![PackedDescriptor {
+                addr: table,
+                len,
+                id,
+                flags: DESC_F_INDIRECT,
+            }];
+        }
+        for mut descriptor in descriptors {
+            descriptor.flags ^= if self.wrap { DESC_F_AVAIL } else { DESC_F_USED };
+            let at = self.shape.desc + 16 * u64::from(self.avail);
+            guest.write(at, descriptor.as_bytes());
+            self.made += 1;
+            self.avail += 1;
+            if self.avail >= self.shape.size {
+                (self.avail, self.wrap) = (0, !self.wrap);
+            }
+        }
     }
 
     fn put(&self, guest: &mut Guest, index: u16, descriptor: &Descriptor) {

@@ -2,46 +2,15 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use virtio::{MAX_BUFFERS, RingState};
+use virtio::RingState;
 use virtio_spec::feature;
-use virtio_spec::ring::{DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, Descriptor};
+use virtio_spec::ring::{DESC_F_INDIRECT, DESC_F_NEXT, Descriptor};
 
 use super::Shape;
 use super::memory::{Guest, Write};
+use super::model::{Expected, Model};
 
-/// A chain that the driver described.
-#[derive(Debug, Default)]
-pub(super) struct Expected {
-    pub(super) readable: Vec<(u64, u32)>,
-    pub(super) writable: Vec<(u64, u32)>,
-}
-
-impl Expected {
-    fn add(&mut self, descriptor: &Descriptor) -> Result<(), ()> {
-        let Descriptor {
-            addr, len, flags, ..
-        } = *descriptor;
-        if len == 0 || u128::from(addr) + u128::from(len) >= 1 << 64 {
-            return Err(());
-        }
-        let writable = flags & DESC_F_WRITE != 0;
-        if !writable && !self.writable.is_empty() {
-            return Err(());
-        }
-        let list = if writable {
-            &mut self.writable
-        } else {
-            &mut self.readable
-        };
-        list.push((addr, len));
-        if self.readable.len() + self.writable.len() > MAX_BUFFERS {
-            return Err(());
-        }
-        Ok(())
-    }
-}
-
-pub(super) struct Model {
+pub(super) struct Split {
     shape: Shape,
     /// The driver's index as it was last read: read again when all up to it are taken.
     seen: u16,
@@ -60,7 +29,7 @@ pub(super) struct Model {
     head: u16,
 }
 
-impl Model {
+impl Split {
     pub(super) fn new(shape: Shape, state: RingState) -> Self {
         Self {
             shape,
@@ -79,29 +48,8 @@ impl Model {
         }
     }
 
-    pub(super) fn state(&self) -> RingState {
-        RingState {
-            next_avail: self.next_avail,
-            next_used: self.next_used,
-            ..RingState::default()
-        }
-    }
-
-    pub(super) fn is_free(&self, head: u16) -> bool {
-        !self.flight.contains_key(&head)
-    }
-
     fn index(&self, index: u16) -> u64 {
         u64::from(index % self.shape.size)
-    }
-
-    pub(super) fn take(&mut self, guest: &Guest) -> Result<Option<Expected>, ()> {
-        if self.broken {
-            return Err(());
-        }
-        let taken = self.try_take(guest);
-        self.broken = taken.is_err();
-        taken
     }
 
     fn try_take(&mut self, guest: &Guest) -> Result<Option<Expected>, ()> {
@@ -143,7 +91,7 @@ impl Model {
                 self.table(guest, &descriptor, &mut chain)?;
                 return Ok(chain);
             }
-            chain.add(&descriptor)?;
+            chain.add(descriptor.addr, descriptor.len, descriptor.flags)?;
             if descriptor.flags & DESC_F_NEXT == 0 {
                 return Ok(chain);
             }
@@ -172,7 +120,7 @@ impl Model {
             if descriptor.flags & DESC_F_INDIRECT != 0 {
                 return Err(());
             }
-            chain.add(&descriptor)?;
+            chain.add(descriptor.addr, descriptor.len, descriptor.flags)?;
             if descriptor.flags & DESC_F_NEXT == 0 {
                 return Ok(());
             }
@@ -182,30 +130,6 @@ impl Model {
             index = descriptor.next.into();
         }
         Err(())
-    }
-
-    /// The chain that was just taken has this head.
-    pub(super) fn took(&mut self, head: u16) {
-        assert_eq!(head, self.head);
-        self.flight.insert(head, None);
-        self.order.push_back(head);
-        self.next_avail = self.next_avail.wrapping_add(1);
-    }
-
-    pub(super) fn put(&mut self, head: u16, written: u32) -> Vec<Write> {
-        self.flight.insert(head, Some(written));
-        let mut writes = Vec::new();
-        if !self.shape.has(feature::IN_ORDER) {
-            self.publish(head, &mut writes);
-            return writes;
-        }
-        while let Some(head) = self.order.front().copied()
-            && self.flight.get(&head).is_some_and(Option::is_some)
-        {
-            self.order.pop_front();
-            self.publish(head, &mut writes);
-        }
-        writes
     }
 
     fn publish(&mut self, head: u16, writes: &mut Vec<Write>) {
@@ -221,8 +145,54 @@ impl Model {
         writes.push((at, element.concat()));
         writes.push((self.shape.device + 2, self.next_used.to_le_bytes().into()));
     }
+}
 
-    pub(super) fn wants_interrupt(&mut self, guest: &Guest) -> bool {
+impl Model for Split {
+    fn state(&self) -> RingState {
+        RingState {
+            next_avail: self.next_avail,
+            next_used: self.next_used,
+            ..RingState::default()
+        }
+    }
+
+    fn is_free(&self, head: u16) -> bool {
+        !self.flight.contains_key(&head)
+    }
+
+    fn take(&mut self, guest: &Guest) -> Result<Option<Expected>, ()> {
+        if self.broken {
+            return Err(());
+        }
+        let taken = self.try_take(guest);
+        self.broken = taken.is_err();
+        taken
+    }
+
+    fn took(&mut self, head: u16) {
+        assert_eq!(head, self.head);
+        self.flight.insert(head, None);
+        self.order.push_back(head);
+        self.next_avail = self.next_avail.wrapping_add(1);
+    }
+
+    fn put(&mut self, head: u16, written: u32) -> Vec<Write> {
+        self.flight.insert(head, Some(written));
+        let mut writes = Vec::new();
+        if !self.shape.has(feature::IN_ORDER) {
+            self.publish(head, &mut writes);
+            return writes;
+        }
+        while let Some(head) = self.order.front().copied()
+            && self.flight.get(&head).is_some_and(Option::is_some)
+        {
+            self.order.pop_front();
+            self.publish(head, &mut writes);
+        }
+        writes
+    }
+
+    fn wants_interrupt(&mut self, guest: &Guest) -> bool {
         if !self.mapped {
             return false;
         }
@@ -241,7 +211,7 @@ impl Model {
         guest.read::<u16>(self.shape.driver) & 1 == 0
     }
 
-    pub(super) fn want_kicks(&mut self, wanted: bool) -> Vec<Write> {
+    fn want_kicks(&mut self, wanted: bool) -> Vec<Write> {
         self.kicks = wanted;
         if !self.mapped {
             return Vec::new();
@@ -261,8 +231,7 @@ impl Model {
         vec![write]
     }
 
-    /// Looks for the rings again; what is written once they are found.
-    pub(super) fn remap(&mut self, guest: &Guest) -> Option<Vec<Write>> {
+    fn remap(&mut self, guest: &Guest) -> Option<Vec<Write>> {
         let Shape {
             desc,
             driver,
@@ -282,5 +251,9 @@ impl Model {
         }
         writes.extend(self.want_kicks(self.kicks));
         Some(writes)
+    }
+
+    fn used(&self) -> u64 {
+        0
     }
 }

@@ -6,15 +6,11 @@
 //! Whatever changes what a running ring depends on goes the same way: the rings concerned are stopped, the change is made once
 //! nothing of them is in flight, and those that still should run are started again, with what is true then.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use guest_memory::{MapView, SharedMemory};
-use nix::sys::stat::{SFlag, fstat};
+use guest_memory::SharedMemory;
 use reactor::{Cx, Event, Idle};
-use virtio::{
-    Device, DeviceEvent, DirtyLog, Interrupt, InterruptKind, Interrupts, Kick, QueueSetup,
-};
+use virtio::{Device, DeviceEvent, DirtyLog, Interrupts};
 use virtio_spec::feature;
 use virtio_spec::status::DEVICE_NEEDS_RESET;
 use zerocopy::IntoBytes;
@@ -29,6 +25,7 @@ use crate::ring::{self, Ring, Run};
 use crate::wire::{self, MAX_MEM_SLOTS, ProtocolFeatures};
 
 mod change;
+mod rings;
 
 pub(crate) use change::Change;
 use change::Reset;
@@ -282,27 +279,6 @@ impl Backend {
         )))
     }
 
-    fn ring(&mut self, index: u32) -> Result<&mut Ring, Refusal> {
-        let count = self.rings.len();
-        self.rings.get_mut(index as usize).ok_or_else(|| {
-            Refusal::new(format!(
-                "ring {index} of a device with {count}: give the VM at most {count} queues"
-            ))
-        })
-    }
-
-    /// A ring that is not served at present.
-    fn idle_ring(&mut self, index: u32) -> Result<&mut Ring, Refusal> {
-        let ring = self.ring(index)?;
-        if ring.run == Run::Stopped {
-            Ok(ring)
-        } else {
-            Err(Refusal::new(format!(
-                "ring {index} is served: its size and base can change only while it is stopped"
-            )))
-        }
-    }
-
     fn shown_status(&self) -> u8 {
         let needs_reset = if self.needs_reset {
             DEVICE_NEEDS_RESET
@@ -338,85 +314,6 @@ impl Backend {
         self.begin(cx, Change::Features(features), |_, _| switches_log)
     }
 
-    fn set_size(&mut self, state: wire::VringState) -> Result<(), Refusal> {
-        let max = self.device.max_queue_size();
-        let size = u16::try_from(state.num)
-            .ok()
-            .filter(|size| (1..=max).contains(size))
-            .ok_or_else(|| {
-                let num = state.num;
-                Refusal::new(format!("a ring of {num} entries: 1 to {max} are possible"))
-            })?;
-        self.idle_ring(state.index)?.size = size;
-        Ok(())
-    }
-
-    fn set_address(
-        &mut self,
-        cx: &mut Cx,
-        address: wire::VringAddress,
-    ) -> Result<Progress, Refusal> {
-        let index = address.index;
-        ring::check_alignment(&address, self.features)?;
-        if self.memory.table().len() == 0 {
-            return Err(Refusal::new("a ring is placed before there is any memory"));
-        }
-        let now = self.ring(index)?;
-        if now.address == Some(address) {
-            return Ok(Progress::Done);
-        }
-        let then = Ring {
-            size: now.size,
-            address: Some(address),
-            ..Ring::default()
-        };
-        let place = then.locate(self.memory.table(), self.features);
-        let Some(place) = place else {
-            return Err(Refusal::new("a ring does not lie in the client's memory"));
-        };
-        // Without translation there is but one guest-physical address of the device area (text: "log_guest_addr").
-        if address.flags & wire::VRING_LOG != 0 && address.log != place.device {
-            return Err(Refusal::new(
-                "a ring's writes are to be logged elsewhere than where it lies",
-            ));
-        }
-        self.begin(cx, Change::Address(address), |it, _| it == index)
-    }
-
-    fn set_kick(
-        &mut self,
-        cx: &mut Cx,
-        index: u32,
-        fd: Option<OwnedFd>,
-    ) -> Result<Progress, Refusal> {
-        let split_of_odd_size = self.features & feature::RING_PACKED == 0;
-        let ring = self.ring(index)?;
-        if !ring.is_complete() {
-            return Err(Refusal::new(format!(
-                "ring {index} is started before its size and addresses are set"
-            )));
-        }
-        if split_of_odd_size && !ring.size.is_power_of_two() {
-            return Err(Refusal::new(format!(
-                "ring {index} has {} entries: those of a split ring are a power of two",
-                ring.size
-            )));
-        }
-        let kick = match fd {
-            None => Kick::Polled,
-            Some(fd) => Kick::Event(Arc::new(check_event(fd)?)),
-        };
-        self.begin(cx, Change::Kick(index, kick), |it, _| it == index)
-    }
-
-    /// Installs an eventfd, or takes it away.
-    fn install(&mut self, vector: u32, fd: Option<OwnedFd>) -> Result<(), Refusal> {
-        let event = fd.map(check_event).transpose()?.map(Arc::new);
-        self.interrupts
-            .install(InterruptKind::Msix, vector, vec![event])
-            .map_err(|_| Refusal::new("there is no such ring"))
-    }
-
     fn config(&self, header: wire::ConfigHeader, room: usize) -> Answer {
         let mut answer = Answer::with(&header);
         let start = answer.payload.len();
@@ -436,58 +333,6 @@ impl Backend {
                 "an in-flight region of {queues} queues of {size} entries: at most {most} of {largest} are possible"
             )));
         }
-        Ok(())
-    }
-
-    /// Starts every ring that should be served and is not.
-    fn start_rings(&mut self, cx: &mut Cx) -> Result<(), Refusal> {
-        for index in 0..self.rings.len() {
-            self.start_ring(cx, index)?;
-        }
-        Ok(())
-    }
-
-    fn start_ring(&mut self, cx: &mut Cx, index: usize) -> Result<(), Refusal> {
-        let features = self.features;
-        let by_default = features & feature::VHOST_USER_PROTOCOL_FEATURES == 0;
-        let Some(ring) = self.rings.get_mut(index) else {
-            return Ok(());
-        };
-        let is_wanted = ring.enabled.unwrap_or(by_default) && !ring.is_broken && !ring.is_lost;
-        let (Run::Stopped, true, Some(kick)) = (ring.run, is_wanted, ring.kick.clone()) else {
-            return Ok(());
-        };
-        // Gone with its memory: until the next change of that.
-        let Some(place) = ring.locate(self.memory.table(), features) else {
-            return Ok(());
-        };
-        let vector = u32::try_from(index).unwrap_or(u32::MAX);
-        let vector = self.interrupts.vector(InterruptKind::Msix, vector);
-        let inflight = match &self.inflight {
-            Some(region) => Some(region.of(index, ring.size, features)?),
-            None => None,
-        };
-        let view = MapView::new(Arc::clone(self.memory.table().map()));
-        let setup = QueueSetup {
-            size: ring.size,
-            features: features & !TRANSPORT,
-            desc: place.desc,
-            driver: place.driver,
-            device: place.device,
-            state: ring.state(&place, &view, features),
-            kick,
-            interrupt: vector.map(Interrupt::message),
-            inflight,
-            log: match features & feature::VHOST_LOG_ALL {
-                0 => None,
-                _ => self.log.clone(),
-            },
-        };
-        ring.place = Some(place);
-        ring.run = Run::Running;
-        // As many as the device has.
-        let index = u16::try_from(index).unwrap_or(u16::MAX);
-        self.device.start_queue(cx, index, setup);
         Ok(())
     }
 
@@ -527,31 +372,6 @@ impl Backend {
                 for ring in &mut self.rings {
                     ring.run = Run::Stopped;
                 }
-            }
-        }
-    }
-
-    fn broken(&mut self, index: Option<u16>, cause: &str) {
-        self.needs_reset = true;
-        // The device has told the operator.
-        tracing::debug!(
-            name = self.name,
-            queue = index,
-            cause,
-            "the device needs a reset"
-        );
-        let queues = self.rings.len();
-        for (ring, at) in self.rings.iter_mut().zip(0u16..) {
-            if index.is_some_and(|index| index != at) {
-                continue;
-            }
-            ring.is_broken = true;
-            let vector = usize::from(at).saturating_add(queues);
-            let vector = u32::try_from(vector).unwrap_or(u32::MAX);
-            if let Some(error) = self.interrupts.vector(InterruptKind::Msix, vector)
-                && error.is_enabled()
-            {
-                error.signal();
             }
         }
     }
@@ -650,15 +470,4 @@ impl Backend {
 
 fn reply(value: &u64) -> Progress {
     Progress::Reply(Answer::with(value))
-}
-
-/// Refuses a descriptor on which a reactor might block or that is no event: an eventfd is an anonymous inode, which has no file
-/// type; pipes, sockets, terminals and files have one.
-fn check_event(fd: OwnedFd) -> Result<OwnedFd, Refusal> {
-    let stat = fstat(&fd).map_err(|errno| Refusal::new(format!("the event of a ring: {errno}")))?;
-    if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()).is_empty() {
-        Ok(fd)
-    } else {
-        Err(Refusal::new("the event of a ring is not an eventfd"))
-    }
 }

@@ -103,7 +103,7 @@ impl Remote {
         job: impl FnOnce(&mut Fake) -> R + Send + 'static,
     ) -> R {
         let (sender, receiver): (Sender<R>, Receiver<R>) = channel();
-        let job: Job = Box::new(move |fake| sender.send(job(fake)).unwrap());
+        let job: Job = Box::new(move |fake| drop(sender.send(job(fake))));
         self.shared.jobs.lock().unwrap().push_back(job);
         self.reactor.wake();
         receiver.recv_timeout(PATIENCE).unwrap()

@@ -67,6 +67,11 @@ impl Server {
         client
     }
 
+    /// Waits until the reactor has begun another pass: it is not blocked.
+    pub(crate) fn look_around(&self) {
+        self.reactor.call(|_| ()).wait(PATIENCE).unwrap();
+    }
+
     /// Removes the endpoint and waits until it is gone.
     pub(crate) fn remove(&self) {
         let (done, gone) = Ack::channel();

@@ -101,7 +101,7 @@ fn a_client_that_does_not_read_answers_is_not_read_either() {
         sent += 1;
         assert!(sent < 1_000_000, "the back-end keeps answers without bound");
     }
-    server.device.run(|_| ());
+    server.look_around();
     client.socket.set_nonblocking(false).unwrap();
     drop(client);
     server.client().alive();
@@ -196,7 +196,7 @@ fn random_requests_harm_nobody() {
                 }
                 waits += 1;
                 if waits % 10 == 0 {
-                    server.device.run(|_| ());
+                    server.look_around();
                 }
             }
             Ok(())

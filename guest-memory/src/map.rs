@@ -216,6 +216,60 @@ impl DmaMap {
         Ok((self.replace(range, regions), removed))
     }
 
+    /// A new map without all regions inside this range, and those regions: what VFIO's own unmap does.
+    ///
+    /// # Errors
+    /// [`MapError::NotFound`] if there are none, or one lies across an end of the range.
+    pub fn without_within(
+        &self,
+        iova: u64,
+        len: u64,
+    ) -> Result<(Arc<Self>, Vec<Region>), MapError> {
+        let last = len.checked_sub(1).and_then(|len| iova.checked_add(len));
+        let last = last.ok_or(MapError::NotFound)?;
+        let is_inside = |region: &Region| region.iova >= iova && region.last() <= last;
+        let (first, _) = self.chunk_of(iova);
+        let reached = self.chunks[first..].iter();
+        let reached = reached.take_while(|chunk| chunk.first <= last).count();
+        let mut range = first..first + reached;
+        let (mut removed, mut left) = (Vec::new(), 0);
+        for region in self.chunks[range.clone()]
+            .iter()
+            .flat_map(|chunk| chunk.regions.iter())
+        {
+            if is_inside(region) {
+                removed.push(region.clone());
+            } else if region.iova > last || region.last() < iova {
+                left += 1;
+            } else {
+                return Err(MapError::NotFound);
+            }
+        }
+        if removed.is_empty() {
+            return Err(MapError::NotFound);
+        }
+        let size = |index: usize| self.chunks.get(index).map_or(CHUNK, Chunk::len);
+        loop {
+            let before = range.start.checked_sub(1);
+            if let Some(before) = before.filter(|before| left + size(*before) <= CHUNK / 2) {
+                left += size(before);
+                range.start = before;
+            } else if left + size(range.end) <= CHUNK / 2 {
+                left += size(range.end);
+                range.end += 1;
+            } else {
+                break;
+            }
+        }
+        let merged = self.chunks[range.clone()].iter();
+        let regions = merged
+            .flat_map(|chunk| chunk.regions.iter())
+            .filter(|region| !is_inside(region))
+            .cloned()
+            .collect();
+        Ok((self.replace(range, regions), removed))
+    }
+
     /// A new, empty map of the next epoch (unmap-all).
     #[must_use]
     pub fn cleared(&self) -> Arc<Self> {

@@ -112,31 +112,43 @@ impl Memory {
         Ok(true)
     }
 
-    /// Takes a region out of the map. The device may still reach it until [`is_drained`](Self::is_drained). `false`
-    /// when it was taken out before and is still draining.
+    /// Takes a region out of the map, or all that lie in the range. The device may still reach them until
+    /// [`is_drained`](Self::is_drained). `false` when they were taken out before and are still draining.
+    ///
+    /// The protocol's text knows only the first. But QEMU unmaps as from VFIO's own containers: with an IOMMU in the guest it
+    /// takes whole address spaces away, in a few large pieces. What stayed would be the wrong memory later.
     ///
     /// # Errors
     ///
-    /// ENOENT when no region has exactly this range.
+    /// ENOENT when no region lies in this range, or one lies across its ends.
     pub(crate) fn unmap(&mut self, iova: u64, len: u64) -> Result<bool, Rejection> {
-        match self.map.without(iova, len) {
-            Ok((map, region)) => {
-                self.map = map;
-                self.sources.remove(&iova);
-                self.retire(region);
-                Ok(true)
+        let one = self.map.without(iova, len);
+        let removed = match one {
+            Ok((map, region)) => Ok((map, vec![region])),
+            Err(_) => self.map.without_within(iova, len),
+        };
+        let Ok((map, regions)) = removed else {
+            let is_draining = |retired: &Retired| {
+                let offset = retired.iova.checked_sub(iova);
+                offset.is_some_and(|offset| {
+                    let end = offset.checked_add(retired.len);
+                    end.is_some_and(|end| end <= len)
+                })
+            };
+            if self.retired.iter().any(is_draining) {
+                return Ok(false);
             }
-            Err(_) => {
-                let is_draining = |retired: &Retired| (retired.iova, retired.len) == (iova, len);
-                if self.retired.iter().any(is_draining) {
-                    return Ok(false);
-                }
-                Err(Rejection::new(
-                    Errno::ENOENT,
-                    "no DMA region has exactly this range",
-                ))
-            }
+            return Err(Rejection::new(
+                Errno::ENOENT,
+                "no DMA region has exactly this range, and none lies in it",
+            ));
+        };
+        self.map = map;
+        for region in regions {
+            self.sources.remove(&region.iova);
+            self.retire(region);
         }
+        Ok(true)
     }
 
     /// Takes every region out of the map.

@@ -42,10 +42,35 @@ fn removal_needs_the_exact_range() {
     assert_eq!(map.cleared().epoch(), map.epoch() + 1);
 }
 
+#[test]
+fn a_range_takes_all_regions_that_lie_inside() {
+    let mut map = DmaMap::empty();
+    for at in 1..5 {
+        map = map.with(region(at * 0x1000, 0x1000)).unwrap();
+    }
+    for (at, len) in [
+        (0, 0x1000),
+        (0x1800, 0x3000),
+        (0x1000, 0x1800),
+        (0x2000, 0),
+        (u64::MAX, 2),
+    ] {
+        let refused = map.without_within(at, len);
+        assert_eq!(refused.unwrap_err(), MapError::NotFound, "{at:#x}");
+    }
+    let (rest, removed) = map.without_within(0x1800 - 0x800, 0x3000).unwrap();
+    let removed: Vec<u64> = removed.iter().map(|region| region.iova).collect();
+    assert_eq!(removed, [0x1000, 0x2000, 0x3000]);
+    assert_eq!((rest.len(), rest.epoch()), (1, map.epoch() + 1));
+    let (rest, removed) = rest.without_within(0, u64::MAX).unwrap();
+    assert_eq!((rest.len(), removed.len()), (0, 1));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Add(u64, u64),
     Remove(u64, u64),
+    Within(u64, u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -53,6 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         range.clone().prop_map(|(at, len)| Step::Add(at, len)),
         range.prop_map(|(at, len)| Step::Remove(at, len)),
+        (0u64..64, 0u64..30).prop_map(|(at, len)| Step::Within(at, len)),
     ]
 }
 
@@ -83,7 +109,23 @@ proptest! {
                         ranges.remove(&at);
                     }
                 }
+                Step::Within(at, len) => {
+                    let end = at + len;
+                    let cut = ranges.iter().any(|(start, size)| {
+                        let inside = *start >= at && start + size <= end;
+                        !inside && *start < end && start + size > at
+                    });
+                    let inside: Vec<u64> = ranges.range(at..end).map(|(start, _)| *start).collect();
+                    let removed = map.without_within(at, len);
+                    prop_assert_eq!(removed.is_ok(), !cut && !inside.is_empty());
+                    if let Ok((rest, removed)) = removed {
+                        map = rest;
+                        prop_assert!(removed.iter().map(|region| region.iova).eq(inside.iter().copied()));
+                        ranges.retain(|start, _| !inside.contains(start));
+                    }
+                }
             }
+            check_shape(&map);
             for address in 0..80 {
                 let expected = ranges.iter().find(|(start, len)| (**start..**start + **len).contains(&address));
                 prop_assert_eq!(map.find(address).map(|found| found.iova), expected.map(|(start, _)| *start));
@@ -189,6 +231,19 @@ proptest! {
                 if let Ok(changed) = changed {
                     prop_assert_eq!(changed.epoch(), map.epoch() + 1);
                     map = changed;
+                }
+            }
+            if run.backwards && !run.add {
+                // What is left of the first half of the run's place, at once.
+                let (from, len) = (run.first, run.count * run.stride / 2 + 1);
+                if let Ok((rest, removed)) = map.without_within(from, len) {
+                    map = rest;
+                    for region in removed {
+                        prop_assert!(region.iova >= from && region.iova + region.len <= from + len);
+                        prop_assert_eq!(list.remove(region.iova, region.len), Ok(()));
+                    }
+                    let left = list.0.range(from..from + len).next();
+                    prop_assert!(left.is_none(), "{:?}", left);
                 }
             }
             check_shape(&map);

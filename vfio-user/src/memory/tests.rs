@@ -149,15 +149,18 @@ fn unaligned_regions_work() {
 }
 
 #[test]
-fn only_exactly_a_region_can_be_unmapped() {
+fn a_region_is_unmapped_whole_or_not_at_all() {
     let file = file(4);
     let mut memory = Memory::new(Rc::default());
     memory.map(region(Some(&file), 0, PAGE, 2 * PAGE)).unwrap();
     for (address, size) in [
         (0, PAGE),
         (PAGE, PAGE),
-        (PAGE, 3 * PAGE),
+        (0, 2 * PAGE),
         (2 * PAGE, PAGE),
+        (2 * PAGE, 3 * PAGE),
+        (3 * PAGE, PAGE),
+        (PAGE, u64::MAX),
         (PAGE, 0),
     ] {
         refused(memory.unmap(address, size), Errno::ENOENT);
@@ -165,6 +168,33 @@ fn only_exactly_a_region_can_be_unmapped() {
     assert!(memory.unmap(PAGE, 2 * PAGE).unwrap());
     assert!(memory.is_drained());
     refused(memory.unmap(PAGE, 2 * PAGE), Errno::ENOENT);
+}
+
+/// As QEMU unmaps an address space that the guest's IOMMU takes away: in pieces that know nothing of regions.
+#[test]
+fn a_large_range_takes_all_regions_inside() {
+    let (low, high) = (file(4), file(4));
+    let mut memory = Memory::new(Rc::default());
+    memory.map(region(Some(&low), 0, 0, PAGE)).unwrap();
+    memory
+        .map(region(Some(&low), PAGE, PAGE, 2 * PAGE))
+        .unwrap();
+    memory.map(region(None, 0, 3 * PAGE, PAGE)).unwrap();
+    memory.map(region(Some(&high), 0, 1 << 32, PAGE)).unwrap();
+    let view = MapView::new(Arc::clone(memory.current()));
+    view.write(0, &7_u32).unwrap();
+    assert!(memory.unmap(0, 1 << 31).unwrap());
+    assert_eq!(memory.current().len(), 1);
+    assert!(!memory.is_drained());
+    assert!(!memory.unmap(0, 1 << 31).unwrap(), "known, and draining");
+    drop(view);
+    assert!(memory.is_drained());
+    refused(memory.unmap(0, 1 << 31), Errno::ENOENT);
+    // The addresses are free for other memory.
+    memory.map(region(Some(&high), PAGE, 0, PAGE)).unwrap();
+    assert!(memory.unmap(0, u64::MAX).unwrap());
+    assert!(memory.is_drained());
+    assert!(memory.current().is_empty());
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::io::IoSliceMut;
 
-use guest_memory::MapView;
 use nix::libc;
 use rustix::io::ReadWriteFlags;
 

@@ -93,6 +93,12 @@ impl Signal {
         }
     }
 
+    /// The ring was found in memory: asks it about interrupts in any case. The process before may have died between a used entry and its
+    /// interrupt, and what ended while the ring was away has been told to nobody.
+    pub(super) fn ask(&mut self) {
+        self.waiting = true;
+    }
+
     /// Signals if something is to be signalled now and the driver wants it; whether it did.
     #[inline]
     pub(super) fn flush(&mut self, now: u64, ring: &mut impl Ring) -> bool {

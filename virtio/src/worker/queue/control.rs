@@ -50,6 +50,7 @@ impl Queue {
             Ok(mut ring) => {
                 ring.want_kicks(false);
                 self.ring = Some(ring);
+                self.signal.ask();
             }
             Err(RingError::Memory(fault)) => tracing::debug!(
                 endpoint = env.report.label,
@@ -79,16 +80,15 @@ impl Queue {
             self.ready[usize::from(!self.front & 1)].request.view = None;
         }
         match &mut self.ring {
-            Some(ring) => {
-                if let Err(fault) = ring.remap(&env.view) {
-                    tracing::debug!(
-                        endpoint = env.report.label,
-                        queue = self.index,
-                        %fault,
-                        "a queue does not lie in the client's memory any more"
-                    );
-                }
-            }
+            Some(ring) => match ring.remap(&env.view) {
+                Ok(()) => self.signal.ask(),
+                Err(fault) => tracing::debug!(
+                    endpoint = env.report.label,
+                    queue = self.index,
+                    %fault,
+                    "a queue does not lie in the client's memory any more"
+                ),
+            },
             None if !self.closed => self.find(env),
             None => {}
         }

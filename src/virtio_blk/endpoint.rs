@@ -171,6 +171,10 @@ impl Control {
 impl VirtioBlk {
     /// A client got its device, which was made with this.
     fn connected(&mut self, id: EndpointId, handle: BlkHandle, made_with: &Arc<Shown>) {
+        // The former client's number is free, whatever the socket says of the new one.
+        if let Some(endpoint) = self.with_id(id) {
+            endpoint.client = None;
+        }
         let vid = self.free_vid();
         let Some(endpoint) = self.with_id(id) else {
             return;

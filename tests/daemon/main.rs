@@ -14,5 +14,6 @@ mod vfu_rpc;
 mod vhost_rpc;
 mod vhost_user;
 mod virtio;
+mod virtio_guests;
 mod virtio_hostile;
 mod virtio_vfio;

@@ -90,7 +90,7 @@ pub(crate) struct Client {
     /// Which of this endpoint's clients it is, counted from 0.
     pub(crate) session: u32,
     /// Block size that the guest was told; it keeps it whatever disk comes.
-    block_size: Option<u32>,
+    block_size: u32,
 }
 
 /// A socket behind which guests find a virtio-blk device.

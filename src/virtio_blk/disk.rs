@@ -177,9 +177,8 @@ impl BlkEndpoint {
         };
         let info = disk.bdev.info();
         let name = &disk.name;
-        if let Some(told) = client.block_size
-            && info.block_size > told
-        {
+        let told = client.block_size;
+        if info.block_size > told {
             let reason = format!(
                 "bdev `{name}` has blocks of {} bytes, but the guest was told {told}: disconnect it first",
                 info.block_size

@@ -23,6 +23,9 @@ pub(crate) struct NewEndpoint {
     pub(crate) bdev_name: Option<String>,
 }
 
+/// Block size of a device without a disk: capacities count in these (VIRTIO 1.3, section 5.2.4).
+const SECTOR: u32 = 512;
+
 /// The endpoint of either transport.
 #[derive(Clone, Debug)]
 pub(super) enum Socket {
@@ -186,7 +189,8 @@ impl VirtioBlk {
             handle.set_disk(shown.disk.clone(), Ack::with(|| {}));
             handle.set_coalescing(shown.coalescing);
         }
-        let block_size = made_with.disk.as_ref().map(|disk| disk.info().block_size);
+        let disk = made_with.disk.as_ref();
+        let block_size = disk.map_or(SECTOR, |disk| disk.info().block_size);
         let session = endpoint.sessions;
         endpoint.sessions += 1;
         endpoint.client = Some(Client {

@@ -55,6 +55,18 @@ fn methods_are_listed() {
         "nvmf_subsystem_get_controllers",
         "nvmf_subsystem_get_qpairs",
         "nvmf_subsystem_get_listeners",
+        "vfu_tgt_set_base_path",
+        "vfu_virtio_create_blk_endpoint",
+        "vfu_virtio_delete_endpoint",
+        "vfu_get_endpoints",
+        "vfu_virtio_blk_set_bdev",
+        "vhost_create_blk_controller",
+        "vhost_get_controllers",
+        "vhost_delete_controller",
+        "vhost_controller_set_coalescing",
+        "vhost_blk_controller_set_bdev",
+        "virtio_blk_create_transport",
+        "virtio_blk_get_transports",
         "thread_get_stats",
         "thread_get_pollers",
         "log_set_level",
@@ -67,6 +79,14 @@ fn methods_are_listed() {
     }
     let current = daemon.ok("rpc_get_methods", json!({"current": true}));
     assert!(!current.to_string().contains("framework_start_init"));
+    // A configuration is loaded in this order: what shows disks comes after them.
+    let subsystems = daemon.ok("framework_get_subsystems", Value::Null);
+    let subsystems = subsystems.as_array().expect("a list");
+    let names: Vec<&Value> = subsystems.iter().map(|it| &it["subsystem"]).collect();
+    assert_eq!(
+        names[4..],
+        ["bdev", "nvmf", "vhost_blk", "vfio_user_target"]
+    );
     daemon.refused("rpc_get_methods", json!({"foo": 1}), INVALID, "foo");
     daemon.refused("nosuch", Value::Null, -32601, "Method not found");
     daemon.stop();

@@ -168,6 +168,9 @@ fn an_endpoint_waits_for_its_disk<T: Transport>(way: &Way<T>) {
     let (mut driver, mut queue) = way.guest(&place.path().join("e"));
     assert_eq!(driver.config().expect("its configuration").capacity, 0);
     assert!(failed(&queue.read(0, 512)));
+    null(&mut daemon, "coarse", 4096, 8);
+    let part = "the guest was told 512";
+    daemon.refused(way.set_bdev, way.about("coarse"), -32602, part);
     daemon.malloc("m");
     way.set_bdev(&mut daemon, "m");
     let config = driver.wait_config_change().expect("a disk");
@@ -320,6 +323,36 @@ fn controllers_tell_of_their_sessions() {
     );
     drop((driver, queue, other));
     daemon.stop();
+}
+
+fn an_endpoint_stays<T: Transport>(way: &Way<T>, list: impl Fn(&mut Daemon) -> Value) {
+    let place = directory();
+    let mut daemon = start(&place, &["-m", "0x3"]);
+    daemon.malloc("m");
+    let mut params = way.about("m");
+    params["cpumask"] = "0x2".into();
+    assert_eq!(daemon.ok(way.create, params), true);
+    let (driver, mut served) = way.guest_with(&place.path().join("e"), 3);
+    for queue in &mut served {
+        queue.read(0, 4096).expect("read");
+    }
+    let pollers = daemon.ok("thread_get_pollers", Value::Null);
+    let first = &pollers["threads"][0]["active_pollers"];
+    assert_eq!(first, &json!([]), "nothing is on the other reactor");
+    let listed = list(&mut daemon);
+    assert!(listed.to_string().contains("0x2"), "{listed}");
+    drop((driver, served));
+    daemon.stop();
+}
+
+#[test]
+fn a_mask_says_where_an_endpoint_works() {
+    an_endpoint_stays(&vfio_user(), |daemon| {
+        daemon.ok("vfu_get_endpoints", Value::Null)
+    });
+    an_endpoint_stays(&vhost_user(), |daemon| {
+        daemon.ok("vhost_get_controllers", Value::Null)
+    });
 }
 
 fn endpoints_go<T: Transport>(way: &Way<T>) {

@@ -264,3 +264,99 @@ fn spdks_initiator_uses_a_disk() {
     );
     daemon.stop();
 }
+
+/// SPDK's virtio initiator needs hugepages: where its memory lies.
+fn has_hugepages() -> bool {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let free = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("HugePages_Free:"))
+        .and_then(|free| free.trim().parse::<u32>().ok());
+    mounts.contains(" hugetlbfs ") && free.is_some_and(|free| free >= 128)
+}
+
+/// Its bdevperf writes, reads back and compares, over a transport of virtio. Takes a checkout that was built with virtio.
+fn spdk_verifies(daemon: &Daemon, place: &Path, attach: &Value) {
+    let Some(tool) = client().and_then(|script| {
+        let built = script.parent()?.parent()?.join("build/examples/bdevperf");
+        built.exists().then_some(built)
+    }) else {
+        println!("skipped: no built checkout of SPDK");
+        return;
+    };
+    if !has_hugepages() {
+        println!("skipped: SPDK's virtio initiator needs 128 hugepages and hugetlbfs mounted");
+        return;
+    }
+    let config = serde_json::json!({"subsystems": [{"subsystem": "bdev", "config": [
+        {"method": "bdev_virtio_attach_controller", "params": attach},
+    ]}]});
+    let path = place.join("bdevperf.json");
+    std::fs::write(&path, config.to_string()).expect("written");
+    // Several may run at once.
+    let output = Command::new(tool)
+        .args("-m 0x1 --disable-cpumask-locks -g -s 64 -q 32 -o 4096 -w verify -t 1".split(' '))
+        .arg("-r")
+        .arg(place.join("spdk.sock"))
+        .arg("--json")
+        .arg(path)
+        .output()
+        .expect("SPDK's initiator starts");
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    if text.contains("Method not found") || text.contains("not found: bdev_virtio") {
+        println!("skipped: this SPDK was built without virtio");
+        return;
+    }
+    // After the colon: IOPS, MiB/s, failures per second.
+    let total = text.lines().find(|line| line.trim().starts_with("Total"));
+    let numbers: Vec<f64> = total
+        .and_then(|line| line.split_once(':'))
+        .map(|(_, rest)| rest.split_whitespace().flat_map(str::parse).collect())
+        .unwrap_or_default();
+    let verified = matches!(numbers[..], [iops, _, failures, ..] if iops > 0.0 && failures == 0.0);
+    assert!(
+        output.status.success() && verified,
+        "{text}\nthe log:\n{}",
+        daemon.log()
+    );
+}
+
+#[test]
+fn spdks_virtio_initiator_verifies_a_disk_over_vfio_user() {
+    for packed in [false, true] {
+        let place = directory();
+        let mut daemon = Daemon::start(place.path(), &[]);
+        daemon.malloc("disk");
+        let base = serde_json::json!({"path": place.path()});
+        daemon.ok("vfu_tgt_set_base_path", base);
+        let endpoint =
+            serde_json::json!({"name": "ep", "bdev_name": "disk", "packed_ring": packed});
+        daemon.ok("vfu_virtio_create_blk_endpoint", endpoint);
+        let attach = serde_json::json!({
+            "name": "V0", "trtype": "vfio-user", "traddr": place.path().join("ep"), "dev_type": "blk",
+        });
+        spdk_verifies(&daemon, place.path(), &attach);
+        daemon.stop();
+    }
+}
+
+#[test]
+fn spdks_virtio_initiator_verifies_a_disk_over_vhost_user() {
+    for packed in [false, true] {
+        let place = directory();
+        let sockets = place.path().to_str().expect("a path").to_owned();
+        let mut daemon = Daemon::start(place.path(), &["-S", &sockets]);
+        daemon.malloc("disk");
+        let controller =
+            serde_json::json!({"ctrlr": "ep", "dev_name": "disk", "packed_ring": packed});
+        daemon.ok("vhost_create_blk_controller", controller);
+        let attach = serde_json::json!({
+            "name": "V0", "trtype": "user", "traddr": place.path().join("ep"), "dev_type": "blk",
+            "vq_count": 2, "vq_size": 256,
+        });
+        spdk_verifies(&daemon, place.path(), &attach);
+        daemon.stop();
+    }
+}

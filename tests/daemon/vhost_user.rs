@@ -60,6 +60,7 @@ fn reconnect(packed: bool) {
                 // It sees none of what comes now.
                 daemon.signal(Signal::SIGSTOP);
                 mix.start(&mut guest.queues, 24);
+                assert!(mix.in_flight() > 0, "nothing to be resumed");
             } else {
                 // It is in the midst of it.
                 mix.start_and_finish(&mut guest.queues, 150);

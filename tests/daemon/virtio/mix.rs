@@ -94,6 +94,11 @@ impl Mix {
         }
     }
 
+    /// Requests in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.flight.len()
+    }
+
     /// Starts `count` requests and looks for none that end.
     pub(crate) fn start(&mut self, queues: &mut [BlkQueue], count: usize) {
         for n in 0..count {

@@ -70,7 +70,8 @@ impl Worker {
         let queue = Queue::new(cx, &self.env, tag, index, setup);
         self.queues[place] = Some(queue);
         // The new one may have work already: it has a while before it must ask for notifications.
-        (self.armed, self.last_work) = (false, cx.now());
+        self.set_armed(false);
+        self.last_work = cx.now();
     }
 
     fn set_map(&mut self, map: Arc<DmaMap>) {
@@ -78,7 +79,7 @@ impl Worker {
         for queue in self.queues.iter_mut().flatten() {
             queue.remap(&self.env, &old);
         }
-        self.armed = false;
+        self.set_armed(false);
         self.check_memory();
     }
 }

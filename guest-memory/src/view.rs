@@ -149,6 +149,27 @@ impl MapView {
         Ok(value)
     }
 
+    /// Reads `N` words of 8 bytes, each once if they are aligned: as [`MapView::read`] without the detour over memory of ours.
+    ///
+    /// # Errors
+    /// [`Fault`] if any byte cannot be read.
+    #[inline]
+    pub fn read_words<const N: usize>(&self, iova: u64) -> Result<[u64; N], Fault> {
+        let (host, contiguous) = self.inner.translate(iova, Access::READ)?;
+        if contiguous >= 8 * N as u64 && (host as usize).is_multiple_of(8) {
+            // SAFETY: `translate` returned that many readable bytes, alive while `self` holds the map; they are aligned.
+            return Ok(unsafe { access::read_words(host) });
+        }
+        self.read_torn_words(iova)
+    }
+
+    #[cold]
+    fn read_torn_words<const N: usize>(&self, iova: u64) -> Result<[u64; N], Fault> {
+        let mut words = [0; N];
+        self.read_slice(iova, words.as_mut_bytes())?;
+        Ok(words)
+    }
+
     /// Copies a value into guest memory.
     ///
     /// # Errors

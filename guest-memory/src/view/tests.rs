@@ -190,3 +190,18 @@ fn a_prefetch_takes_any_address() {
         view.prefetch(iova);
     }
 }
+
+#[test]
+fn words_come_from_anywhere_in_memory() {
+    let (view, low, high) = guest();
+    low.write(0x1ff0, &[0x1111_1111_1111_1111u64, 0x2222_2222_2222_2222]);
+    high.write(0, &[0x3333_3333_3333_3333u64]);
+    assert_eq!(
+        view.read_words(0x2ff8),
+        Ok([0x2222_2222_2222_2222, 0x3333_3333_3333_3333])
+    );
+    assert_eq!(view.read_words(0x2ff4), Ok([0x2222_2222_1111_1111]));
+    assert_eq!(view.read_words(0x2ff0), Ok([0x1111_1111_1111_1111]));
+    assert_eq!(view.read_words::<2>(0x3ff8), Err(Fault { iova: 0x4000 }));
+    assert_eq!(view.read_words::<1>(0xa000), Err(Fault { iova: 0xa000 }));
+}

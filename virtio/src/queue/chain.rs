@@ -68,7 +68,8 @@ impl Chain {
         let entries = entries(len)?;
         let mut index = 0;
         for _ in 0..entries {
-            let entry: Descriptor = view.read(entry(table, index)?)?;
+            let words = view.read_words::<2>(entry(table, index)?)?;
+            let entry: Descriptor = zerocopy::transmute!(words);
             if entry.flags & DESC_F_INDIRECT != 0 {
                 return Err(RingError::Indirect);
             }
@@ -93,7 +94,8 @@ impl Chain {
         len: u32,
     ) -> Result<(), RingError> {
         for index in 0..entries(len)? {
-            let entry: PackedDescriptor = view.read(entry(table, index)?)?;
+            let words = view.read_words::<2>(entry(table, index)?)?;
+            let entry: PackedDescriptor = zerocopy::transmute!(words);
             if entry.flags & DESC_F_INDIRECT != 0 {
                 return Err(RingError::Indirect);
             }

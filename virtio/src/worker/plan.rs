@@ -10,6 +10,8 @@ use crate::queue::Buffer;
 pub(super) const MAX_STEP: u64 = 4 << 20;
 /// Most segments of one step: what a channel takes ([`bdev::Channel`]).
 pub(super) const MAX_SEGMENTS: usize = 1024;
+/// Most segments of one step in the end: buffers that cross borders of regions are more than one.
+pub(super) const CROSSED: usize = 2 * MAX_SEGMENTS;
 /// Plans kept for the next request that needs one.
 const POOLED: usize = 64;
 
@@ -70,7 +72,8 @@ impl Plan {
     /// The next step, or `None` at the end.
     ///
     /// # Errors
-    /// Memory that cannot be reached; the whole request has been checked in the same view, so this does not happen.
+    /// Memory that cannot be reached (the whole request has been checked in the same view, so this does not happen), or that lies in
+    /// very many regions.
     pub(super) fn next(&mut self, view: &MapView) -> Result<Option<Io>, Fault> {
         match self.kind {
             Some(kind @ (IoKind::Read | IoKind::Write)) => self.transfer.next(kind, self.fua, view),
@@ -112,6 +115,9 @@ impl Transfer {
             let piece = u64::from(rest).min(most - taken);
             let from = buffer.addr.wrapping_add(u64::from(skip));
             view.push(&mut segments, from, piece as usize, access)?;
+            if segments.count() > CROSSED {
+                return Err(Fault { iova: from });
+            }
             taken += piece;
             if piece == u64::from(rest) {
                 (at, skip) = (at + 1, 0);

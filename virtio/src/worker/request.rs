@@ -14,7 +14,7 @@ use zerocopy::IntoBytes;
 
 use super::disks::{Disk, NO_DISK};
 use super::env::Env;
-use super::plan::{MAX_SEGMENTS, MAX_STEP, Plan};
+use super::plan::{CROSSED, MAX_SEGMENTS, MAX_STEP, Plan};
 use crate::blk::config::MAX_RANGES;
 use crate::blk::messages::Mode;
 use crate::queue::{Buffer, Chain, Head};
@@ -275,6 +275,11 @@ fn transfer<const WRITE: bool>(
     if data.push(&env.view, access, &mut io.segments).is_err() {
         ready.io = None;
         env.unreachable(queue, request.sector);
+        return Err(IOERR);
+    }
+    // A buffer that lies in very many regions: no VM's memory is like that, and what is in flight must not grow with it.
+    if io.segments.count() > CROSSED {
+        ready.io = None;
         return Err(IOERR);
     }
     Ok(())

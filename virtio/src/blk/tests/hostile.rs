@@ -2,7 +2,7 @@
 
 use bdev::Features;
 use bdev::test_disk::TestDisk;
-use guest_memory::DmaMap;
+use guest_memory::{DmaMap, Region};
 use nix::unistd::ftruncate;
 use testkit::virtio::blk::Parts;
 use testkit::virtio::{Buffer, Table};
@@ -145,6 +145,34 @@ fn a_long_request_is_checked_whole() {
         assert_eq!(rig.run(&mut vq, kind, 0, &data), (S_IOERR, 1));
     }
     assert!(disk.taken().is_empty(), "no effect before all is checked");
+}
+
+/// A client may map 65 535 regions, each as small as it likes: a buffer in all of them would be as many segments.
+#[test]
+fn buffers_in_very_many_regions_are_refused() {
+    const TINY: u64 = 1 << 40;
+    let disk = TestDisk::new(512, 1 << 16, Features::all());
+    let mut rig = Rig::new(disk.shared());
+    let mut map = rig.whole_map();
+    for n in 0..20_000 {
+        let tiny = Region {
+            iova: TINY + 512 * n,
+            len: 512,
+            ..region(&rig.ram)
+        };
+        map = map.with(tiny).unwrap();
+    }
+    rig.set_map(map);
+    let mut vq = rig.queue(0, 16);
+    for regions in [3000, 20_000] {
+        for kind in [T_IN, T_OUT] {
+            let data = [buffer(TINY, regions * 512)];
+            assert_eq!(rig.run(&mut vq, kind, 0, &data), (S_IOERR, 1));
+        }
+    }
+    assert!(disk.taken().is_empty(), "no effect");
+    let data = [buffer(TINY, 1024 * 512)];
+    assert_eq!(rig.run(&mut vq, T_OUT, 0, &data), (S_OK, 1));
 }
 
 #[test]

@@ -72,6 +72,7 @@ pub(super) struct Host {
     /// They bring the device up.
     is_beginning: bool,
     map: u8,
+    has_disk: bool,
 }
 
 fn disk(file: bool) -> (SharedBdev, Option<OwnedFd>) {
@@ -115,6 +116,7 @@ impl Host {
             accesses: std::collections::VecDeque::new(),
             is_beginning: false,
             map: 0,
+            has_disk: true,
         }
     }
 
@@ -211,7 +213,7 @@ impl Host {
             let mut status = [0];
             let access = self.device(cx).read(cx, BAR, STATUS, &mut status);
             assert_eq!(access, Access::Done);
-            self.is_clean = status[0] == READY && self.map < 3 && self.device.is_some();
+            self.is_clean = status[0] == READY && self.map < 3 && self.has_disk;
         }
     }
 
@@ -255,6 +257,7 @@ impl Host {
             }
             Step::Disk(code) => {
                 self.is_clean = false;
+                self.has_disk = code % 4 != 1;
                 let disk = match code % 4 {
                     0 => Some(self.disk.0.clone()),
                     1 => None,

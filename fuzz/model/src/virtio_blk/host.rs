@@ -73,6 +73,8 @@ pub(super) struct Host {
     is_beginning: bool,
     map: u8,
     has_disk: bool,
+    /// No layout is the ordinary one any more.
+    is_truncated: bool,
 }
 
 fn disk(file: bool) -> (SharedBdev, Option<OwnedFd>) {
@@ -117,6 +119,7 @@ impl Host {
             is_beginning: false,
             map: 0,
             has_disk: true,
+            is_truncated: false,
         }
     }
 
@@ -213,7 +216,8 @@ impl Host {
             let mut status = [0];
             let access = self.device(cx).read(cx, BAR, STATUS, &mut status);
             assert_eq!(access, Access::Done);
-            self.is_clean = status[0] == READY && self.map < 3 && self.has_disk;
+            self.is_clean =
+                status[0] == READY && self.map < 3 && self.has_disk && !self.is_truncated;
         }
     }
 
@@ -271,8 +275,7 @@ impl Host {
             }
             Step::Truncate => {
                 self.is_clean = false;
-                // From here on no layout is the ordinary one.
-                self.map = 7;
+                self.is_truncated = true;
                 self.guest.truncate();
             }
             Step::Read(region, at, len) => {

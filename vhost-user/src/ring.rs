@@ -82,6 +82,20 @@ impl Ring {
         self.size > 0 && self.address.is_some()
     }
 
+    /// Refuses a ring that is not one of the format that `features` choose (VIRTIO 2.7, 2.8).
+    pub(crate) fn check_format(&self, features: u64) -> Result<(), Refusal> {
+        if features & RING_PACKED == 0 && !self.size.is_power_of_two() {
+            return Err(Refusal::new(format!(
+                "a ring has {} entries: those of a split ring are a power of two",
+                self.size
+            )));
+        }
+        match &self.address {
+            Some(address) => check_alignment(address, features),
+            None => Ok(()),
+        }
+    }
+
     /// Where to go on. A split ring's used index is in the ring itself.
     pub(crate) fn state(&self, place: &Place, view: &MapView, features: u64) -> RingState {
         if features & RING_PACKED != 0 {

@@ -89,19 +89,14 @@ impl Backend {
         index: u32,
         fd: Option<OwnedFd>,
     ) -> Result<Progress, Refusal> {
-        let split_of_odd_size = self.features & feature::RING_PACKED == 0;
+        let features = self.features;
         let ring = self.ring(index)?;
         if !ring.is_complete() {
             return Err(Refusal::new(format!(
                 "ring {index} is started before its size and addresses are set"
             )));
         }
-        if split_of_odd_size && !ring.size.is_power_of_two() {
-            return Err(Refusal::new(format!(
-                "ring {index} has {} entries: those of a split ring are a power of two",
-                ring.size
-            )));
-        }
+        ring.check_format(features)?;
         let kick = match fd {
             None => Kick::Polled,
             Some(fd) => Kick::Event(Arc::new(check_event(fd)?)),
@@ -135,6 +130,19 @@ impl Backend {
         let (Run::Stopped, true, Some(kick)) = (ring.run, is_wanted, ring.kick.clone()) else {
             return Ok(());
         };
+        // Size and features may have been chosen anew since the kick was. Who asks now may ask for other rings, so this is
+        // no refusal: the ring is broken.
+        if let Err(refusal) = ring.check_format(features) {
+            let cause = refusal.to_string();
+            tracing::warn!(
+                name = self.name,
+                queue = index,
+                cause,
+                "a ring is not started"
+            );
+            self.broken(u16::try_from(index).ok(), &cause);
+            return Ok(());
+        }
         // Gone with its memory: until the next change of that.
         let Some(place) = ring.locate(self.memory.table(), features) else {
             return Ok(());

@@ -125,6 +125,22 @@ fn a_packed_ring_goes_on_with_both_indexes_and_wrap_counters() {
 }
 
 #[test]
+fn a_ring_that_was_described_for_another_format_is_not_started() {
+    let (server, client, _memory) = ready();
+    client.set_features(F_PACKED);
+    client.set(8, &w32(&[0, 100]));
+    client.set(9, &Client::address(0, 0));
+    client.kick(0, &event());
+    // What the kick was checked against has changed since: a split ring's size is a power of two.
+    client.set_features(0);
+    client.enable(0, true);
+    assert!(server.device.started().is_empty());
+    // Others are.
+    let _kick = client.start_ring(1, 0);
+    assert_eq!(server.device.started().len(), 1);
+}
+
+#[test]
 fn a_disabled_ring_is_at_rest_when_that_is_answered() {
     let (server, client, _memory) = ready();
     let _kick = client.start_ring(0, 0);

@@ -325,10 +325,7 @@ impl PackedRegion {
         part.set_u16(DESC_NUM, size);
         part.set_u16(packed::FREE_HEAD, 0);
         part.set_u16(packed::OLD_FREE_HEAD, 0);
-        part.set_u16(packed::USED_IDX, next_used.index);
-        part.set_u16(packed::OLD_USED_IDX, next_used.index);
-        part.set_u8(packed::USED_WRAP, next_used.wrap.into());
-        part.set_u8(packed::OLD_USED_WRAP, next_used.wrap.into());
+        part.set_u64(packed::USED_IDX, positions(next_used, next_used));
         for entry in 0..size {
             part.set_u8(Self::state(entry) + packed::INFLIGHT, 0);
             // The last one's is outside: the end of the list.
@@ -348,6 +345,7 @@ impl PackedRegion {
         if used.0 >= size || old.0 >= size {
             return Err(RingError::Setup(size));
         }
+        let (mut index, mut wrap) = old;
         // The text compares the indices only. The wrap counters are part of the position: a chain as long as the ring
         // ends at the index at which it began.
         if used != old {
@@ -358,18 +356,16 @@ impl PackedRegion {
             };
             if flags(old.0) & (DESC_F_AVAIL | DESC_F_USED) != available {
                 part.set_u16(packed::OLD_FREE_HEAD, part.u16(packed::FREE_HEAD));
-                part.set_u16(packed::OLD_USED_IDX, used.0);
-                part.set_u8(packed::OLD_USED_WRAP, used.1);
+                (index, wrap) = used;
             }
         }
-        let (index, wrap) = (
-            part.u16(packed::OLD_USED_IDX),
-            part.u8(packed::OLD_USED_WRAP),
-        );
+        let place = Place {
+            index,
+            wrap: wrap != 0,
+        };
+        part.set_u64(packed::USED_IDX, positions(place, place));
         self.free_head = part.u16(packed::OLD_FREE_HEAD);
         part.set_u16(packed::FREE_HEAD, self.free_head);
-        part.set_u16(packed::USED_IDX, index);
-        part.set_u8(packed::USED_WRAP, wrap);
         let mut free = self.free_head;
         for _ in 0..size {
             if free >= size {
@@ -378,10 +374,7 @@ impl PackedRegion {
             part.set_u8(Self::state(free) + packed::INFLIGHT, 0);
             free = part.u16(Self::state(free) + packed::NEXT);
         }
-        Ok(Place {
-            index,
-            wrap: wrap != 0,
-        })
+        Ok(place)
     }
 
     /// What is in flight.
@@ -451,14 +444,13 @@ impl PackedRegion {
     }
 
     /// Before the used descriptor is stored: its entries are free again, the next one goes to `next_used`.
-    pub(super) fn before_used(&mut self, entry: u16, next_used: Place) {
+    pub(super) fn before_used(&mut self, entry: u16, old_used: Place, next_used: Place) {
         let part = &self.part;
         let last = part.u16(Self::state(entry) + packed::LAST);
         part.set_u16(Self::state(last) + packed::NEXT, self.free_head);
         self.free_head = entry;
         part.set_u16(packed::FREE_HEAD, entry);
-        part.set_u16(packed::USED_IDX, next_used.index);
-        part.set_u8(packed::USED_WRAP, next_used.wrap.into());
+        part.set_u64(packed::USED_IDX, positions(next_used, old_used));
     }
 
     /// After the used descriptor was stored.
@@ -466,10 +458,25 @@ impl PackedRegion {
         let part = &self.part;
         part.set_u8(Self::state(entry) + packed::INFLIGHT, 0);
         part.set_u16(packed::OLD_FREE_HEAD, self.free_head);
-        part.set_u16(packed::OLD_USED_IDX, next_used.index);
-        part.set_u8(packed::OLD_USED_WRAP, next_used.wrap.into());
+        part.set_u64(packed::USED_IDX, positions(next_used, next_used));
     }
 }
+
+/// `used_idx`, `old_used_idx`, `used_wrap_counter`, `old_used_wrap_counter` and two bytes of padding, for one store: a process that died
+/// between a position's index and its wrap counter would leave a place where the ring never stood.
+fn positions(used: Place, old: Place) -> u64 {
+    u64::from(used.index)
+        | u64::from(old.index) << 16
+        | u64::from(used.wrap) << 32
+        | u64::from(old.wrap) << 40
+}
+
+const _: () = assert!(
+    packed::USED_IDX.is_multiple_of(8)
+        && packed::OLD_USED_IDX == packed::USED_IDX + 2
+        && packed::USED_WRAP == packed::USED_IDX + 4
+        && packed::OLD_USED_WRAP == packed::USED_IDX + 5
+);
 
 #[cfg(test)]
 mod tests;

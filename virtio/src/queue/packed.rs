@@ -348,7 +348,7 @@ impl Packed {
         let place = self.next_used;
         self.next_used = place.advance(num, self.size);
         if let Some(tracking) = &mut self.tracking {
-            tracking.region.before_used(entry, self.next_used);
+            tracking.region.before_used(entry, place, self.next_used);
         }
         // 2.8.1: used if both are the wrap counter. WRITE says that the length counts.
         let mut flags = if place.wrap {

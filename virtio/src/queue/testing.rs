@@ -143,7 +143,7 @@ impl SplitDriver {
     }
 }
 
-/// Where the indirect table of a request is that was given the descriptor `index`.
+/// Where the indirect table of a request is that was given the descriptor (split) or buffer ID (packed) `index`.
 fn table(index: u16, len: usize) -> u64 {
     let at = TABLES + u64::from(index % 512) * 0x400;
     assert!(len <= 64 && at + 0x400 <= BASE + LEN as u64);
@@ -285,7 +285,8 @@ impl Driver for PackedDriver {
                 (descriptor.addr, descriptor.len) = (addr, len);
             } else {
                 let rest = &pieces[direct..];
-                let at = table(self.next.index, rest.len());
+                // By ID: the place in the ring may be in use again while the request is still in flight.
+                let at = table(id, rest.len());
                 for (i, (addr, len, write)) in rest.iter().enumerate() {
                     let entry = PackedDescriptor {
                         addr: *addr,

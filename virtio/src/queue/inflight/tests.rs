@@ -217,6 +217,28 @@ proptest! {
     }
 }
 
+/// Found by the property above: between the stores of a used index and of its wrap counter the ring seemed to stand a lap back.
+#[test]
+fn a_position_and_its_wrap_counter_are_never_seen_apart() {
+    use Act::{Offer, Put, Reap, Take};
+    let guest = Guest::new();
+    let driver = PackedDriver::new(&guest, 5);
+    let two = || Offer(2, false);
+    let acts = [
+        two(),
+        Take,
+        Put(0),
+        two(),
+        Reap,
+        Take,
+        two(),
+        Take,
+        Put(0),
+        Put(0),
+    ];
+    crash_everywhere(RING_PACKED, driver, &guest, &acts, 0);
+}
+
 #[test]
 fn the_layouts_are_those_of_the_text() {
     assert_eq!(inflight_size(0, 1), 64);

@@ -242,6 +242,12 @@ impl SharedMemory {
     }
 }
 
+impl AsFd for SharedMemory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd()
+    }
+}
+
 /// A memfd of `size` zero bytes.
 fn make(name: &CStr, size: u64) -> Result<OwnedFd, MappingError> {
     let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;

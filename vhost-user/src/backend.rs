@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use guest_memory::SharedMemory;
-use reactor::{Cx, Event, Idle};
+use reactor::{Cx, Event, Idle, LogLimit};
 use virtio::{Device, DeviceEvent, DirtyLog, Interrupts};
 use virtio_spec::feature;
 use virtio_spec::status::DEVICE_NEEDS_RESET;
@@ -98,6 +98,7 @@ pub(crate) struct Backend {
     held: Option<Work>,
     /// The device has been asked to reset and has not said that it has.
     is_resetting: bool,
+    limit: LogLimit,
     name: String,
 }
 
@@ -118,6 +119,7 @@ impl Backend {
             channel: None,
             held: None,
             is_resetting: false,
+            limit: LogLimit::new(),
             name,
         }
     }

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use guest_memory::SharedMemory;
-use reactor::{Cx, WatchId};
-use unix_socket::stream;
+use reactor::Cx;
+use unix_socket::{Outbox, stream};
 
 use crate::frame::{self, Frame, FrameReader};
 use crate::tags;
@@ -55,72 +55,28 @@ impl Input {
     }
 }
 
-/// To the client: at most one answer, since no request is read while one waits to be taken.
+/// To the client.
 #[derive(Debug)]
-pub(crate) struct Output {
-    socket: Arc<OwnedFd>,
-    bytes: Vec<u8>,
-    sent: usize,
-    /// Goes with the first byte.
-    memory: Option<SharedMemory>,
-    /// While the socket is full.
-    watch: Option<WatchId>,
-}
+pub(crate) struct Output(Outbox<SharedMemory>);
 
 impl Output {
     pub(crate) fn new(socket: Arc<OwnedFd>) -> Self {
-        Self {
-            socket,
-            bytes: Vec::new(),
-            sent: 0,
-            memory: None,
-            watch: None,
-        }
+        Self(Outbox::new(socket, tags::WRITABLE))
     }
 
     /// Whether everything has been sent.
     pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.0.is_empty()
     }
 
     /// Answers a request, with a descriptor if need be.
     pub(crate) fn reply(&mut self, request: &Header, payload: &[u8], memory: Option<SharedMemory>) {
-        frame::encode_reply(request, payload, &mut self.bytes);
-        self.memory = memory;
+        self.0
+            .put(memory, |bytes| frame::encode_reply(request, payload, bytes));
     }
 
-    /// Sends what can be sent, and has the reactor tell when more can be.
+    /// See [`Outbox::flush`].
     pub(crate) fn flush(&mut self, cx: &mut Cx) -> io::Result<()> {
-        if self.is_empty() {
-            return Ok(());
-        }
-        while let Some(rest) = self.bytes.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            let memory = self.memory.as_ref().map(SharedMemory::fd);
-            match stream::send(&self.socket, rest, memory.as_slice()) {
-                Ok(count) => {
-                    self.sent = self.sent.saturating_add(count);
-                    self.memory = None;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return self.watch(cx);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        self.bytes.clear();
-        self.sent = 0;
-        if let Some(watch) = self.watch.take() {
-            cx.unwatch(watch);
-        }
-        Ok(())
-    }
-
-    fn watch(&mut self, cx: &mut Cx) -> io::Result<()> {
-        if self.watch.is_none() {
-            let events = nix::libc::POLLOUT as u32;
-            let socket = Arc::clone(&self.socket);
-            self.watch = Some(cx.watch(socket, events, tags::WRITABLE)?);
-        }
-        Ok(())
+        self.0.flush(cx)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use guest_memory::MapView;
 use nix::sys::stat::{SFlag, fstat};
-use reactor::Cx;
+use reactor::{Cx, guest_warn};
 use virtio::{Interrupt, InterruptKind, Kick, QueueSetup};
 use virtio_spec::feature;
 
@@ -134,7 +134,8 @@ impl Backend {
         // no refusal: the ring is broken.
         if let Err(refusal) = ring.check_format(features) {
             let cause = refusal.to_string();
-            tracing::warn!(
+            guest_warn!(
+                self.limit,
                 name = self.name,
                 queue = index,
                 cause,

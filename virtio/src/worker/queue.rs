@@ -118,7 +118,10 @@ impl Queue {
     /// Writes a request's status and marks its chain used.
     #[inline]
     fn answer(&mut self, env: &mut Env, request: &mut Request, status: u8) {
-        let written = if status == S_OK { request.written } else { 1 };
+        let written = match status {
+            S_OK => request.written,
+            _ => request.written_failed,
+        };
         let view = request.view.as_ref().unwrap_or(&env.view);
         put(&mut self.ring, view, request, (status, written));
         self.signal.note();

@@ -31,6 +31,9 @@ pub(super) struct Request {
     pub(super) disk: u16,
     /// Bytes written to the guest if it succeeds, the status among them.
     pub(super) written: u32,
+    /// Bytes written to the guest if it fails. The length of a used element counts from the first writable byte on (2.7.8.2), so a
+    /// status behind data that was not written does not count.
+    pub(super) written_failed: u32,
     /// Guest-physical address of the status.
     pub(super) status_at: u64,
     /// First sector, for logs.
@@ -47,6 +50,7 @@ impl Default for Request {
             head: Head(0),
             disk: NO_DISK,
             written: 1,
+            written_failed: 1,
             status_at: 0,
             sector: 0,
             view: None,
@@ -186,8 +190,10 @@ pub(super) fn decode(
     ready: &mut Ready,
 ) -> Result<(), Stop> {
     let request = &mut ready.request;
-    (request.head, request.disk, request.written) = (head, NO_DISK, 1);
+    (request.head, request.disk) = (head, NO_DISK);
     request.status_at = split_status(chain, &env.view)?;
+    request.written_failed = u32::from(chain.writable.is_empty());
+    request.written = request.written_failed;
     let (header, first, skip) = split_header(chain, &env.view)?;
     let Ok(header) = header else {
         env.unreachable(queue, 0);
@@ -402,7 +408,10 @@ fn answer(
         return Err(IOERR);
     }
     let copied = memory.copy_from_slice(0, bytes);
-    request.written = u32::try_from(copied).unwrap_or(0).saturating_add(1);
+    let all = copied as u64 == data.len();
+    request.written = u32::try_from(copied)
+        .unwrap_or(0)
+        .saturating_add(all.into());
     Err(Stop::Status(S_OK))
 }
 

@@ -15,7 +15,7 @@ use reactor::{Ack, AckReceiver, Config, Cx, Event, Idle, Mode, Poll, Poller, Rea
 use testkit::ram::GuestRam;
 use testkit::virtio::blk::Parts;
 use testkit::virtio::{Buffer, Ring, Table, Used};
-use virtio_spec::blk::{RequestHeader, feature};
+use virtio_spec::blk::{RequestHeader, T_GET_ID, T_GET_LIFETIME, T_IN, feature};
 use virtio_spec::feature::{INDIRECT_DESC, RING_PACKED, VERSION_1};
 use zerocopy::IntoBytes;
 
@@ -372,6 +372,13 @@ impl Rig {
         let used = vq.used();
         assert_eq!(used.id, id);
         (self.status_of(parts), used.written.unwrap())
+    }
+
+    /// What a request that fails answers: the status, and as written what lies before the first byte that was not. Behind data for
+    /// the driver the status does not count (2.7.8.2).
+    pub(super) fn failure(status: u8, kind: u32) -> (u8, u32) {
+        let data_first = matches!(kind, T_IN | T_GET_ID | T_GET_LIFETIME);
+        (status, u32::from(!data_first))
     }
 
     pub(super) fn status_of(&self, parts: &Parts) -> u8 {

@@ -161,6 +161,10 @@ impl Channel for Counted {
         self.finished(cx, tag, finished)
     }
 
+    fn expedite(&mut self, cx: &mut Cx, tag: Option<u64>) {
+        self.inner.expedite(cx, tag);
+    }
+
     #[inline]
     fn prefetch(&self, io: &Io) {
         self.inner.prefetch(io);

@@ -52,6 +52,15 @@ pub enum IoStatus {
     NoSpace,
     /// The guest's memory was not there when the kernel touched it.
     BadMemory,
+    /// Ended unfinished because its user wanted it to end ([`crate::Channel::expedite`]).
+    Aborted,
+    /// An injected failure: the NVMe status that a guest is to see (Base 2.0c, 4.2.3); other devices say that it failed.
+    Nvme {
+        /// Status code type.
+        sct: u8,
+        /// Status code.
+        sc: u8,
+    },
     /// The disk failed; the cause, for the operator.
     Failed(Errno),
 }

@@ -179,6 +179,12 @@ pub trait Channel {
     /// while it copies. Call it directly before the `submit` of the request in front. Costs nothing where it does not help,
     /// and promises nothing: the announced request may never come.
     fn prefetch(&self, _io: &Io) {}
+
+    /// The user wants its requests to end soon (a reset, an abort, a client that has gone), or only the one with this tag.
+    /// What this channel holds back on purpose goes on in the next passes: what waits for its turn (rate limits) goes to the
+    /// disk, what was delayed ends with its status, an injected hang ends as [`IoStatus::Aborted`]. What the disk
+    /// works on is left alone. A channel over another one passes the wish on.
+    fn expedite(&mut self, _cx: &mut Cx, _tag: Option<u64>) {}
 }
 
 /// A disk, shared.

@@ -22,6 +22,10 @@ pub struct TimerId {
 }
 
 impl TimerId {
+    pub(crate) fn deadline(self) -> u64 {
+        self.deadline
+    }
+
     pub(crate) fn is_after(self, now: u64) -> bool {
         self.deadline > now
     }
@@ -31,6 +35,15 @@ impl TimerId {
         let nanos = u128::from(ticks) * 1_000_000_000 / u128::from(crate::ticks::tick_rate());
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)) + Duration::from_micros(1)
     }
+}
+
+/// What a time that has come means to its poller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// [`crate::Event::Timer`] with this tag.
+    Timer(u64),
+    /// The end of an [`Op::Wait`] with this tag.
+    Wait(u64),
 }
 
 /// Names a watch.
@@ -43,7 +56,7 @@ pub struct Cx {
     pub(crate) current: PollerKey,
     pub(crate) handle: ReactorHandle,
     pub(crate) added: Vec<Box<dyn Poller>>,
-    pub(crate) timers: BTreeMap<TimerId, (PollerKey, u64)>,
+    pub(crate) timers: BTreeMap<TimerId, (PollerKey, Due)>,
     pub(crate) sequence: u64,
     pub(crate) now: u64,
     locals: HashMap<TypeId, Box<dyn Any>>,
@@ -91,6 +104,10 @@ impl Cx {
     /// Gives the op back when ring or table is full: keep it (or the request it stands for) and try again in a later pass.
     #[inline]
     pub fn submit(&mut self, tag: u64, op: Op) -> Result<(), Op> {
+        if let Op::Wait { until } = op {
+            self.at(until, Due::Wait(tag));
+            return Ok(());
+        }
         self.ring.submit(self.current, tag, op)
     }
 
@@ -118,14 +135,35 @@ impl Cx {
 
     /// Calls back once, `after` from now, as [`crate::Event::Timer`].
     pub fn timer(&mut self, after: Duration, tag: u64) -> TimerId {
-        self.sequence += 1;
         let deadline = ticks().saturating_add(ticks_of(after));
+        self.at(deadline, Due::Timer(tag))
+    }
+
+    fn at(&mut self, deadline: u64, due: Due) -> TimerId {
+        self.sequence += 1;
         let id = TimerId {
             deadline,
             sequence: self.sequence,
         };
-        self.timers.insert(id, (self.current, tag));
+        self.timers.insert(id, (self.current, due));
         id
+    }
+
+    /// Ends this poller's [`Op::Wait`]s now, each by its completion in the next pass; with a tag only those of that tag. Who
+    /// still has a reason to wait starts another one. Takes time in proportion to all timers: for resets and the like.
+    pub fn expire_waits(&mut self, tag: Option<u64>) {
+        let owner = self.current;
+        let is_meant = |due: &Due| match *due {
+            Due::Timer(_) => false,
+            Due::Wait(it) => tag.is_none_or(|tag| tag == it),
+        };
+        let meant = self
+            .timers
+            .extract_if(.., |_, (key, due)| *key == owner && is_meant(due));
+        let meant: Vec<Due> = meant.map(|(_, (_, due))| due).collect();
+        for due in meant {
+            self.at(0, due);
+        }
     }
 
     /// Forgets a timer that has not run out.

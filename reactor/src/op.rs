@@ -103,6 +103,12 @@ pub enum Op {
         /// Length in bytes.
         len: u64,
     },
+    /// Nothing, until a time has come: what holds a request back on purpose (a rate limit, a delay) lets it end like any
+    /// other, by a completion with its tag. The kernel never sees it.
+    Wait {
+        /// When it ends, in ticks ([`crate::ticks`]); a time that has passed is the next pass.
+        until: u64,
+    },
 }
 
 impl Op {
@@ -117,7 +123,8 @@ impl Op {
             Self::Fdatasync { .. }
             | Self::Fallocate { .. }
             | Self::Discard { .. }
-            | Self::Release { .. } => None,
+            | Self::Release { .. }
+            | Self::Wait { .. } => None,
         }
     }
 }

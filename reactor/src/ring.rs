@@ -453,6 +453,8 @@ fn build(op: &Op) -> squeue::Entry {
                 .cmd(command)
                 .build()
         }
+        // `Cx::submit` keeps it from the ring.
+        Op::Wait { .. } => opcode::Nop::new().build(),
     }
 }
 

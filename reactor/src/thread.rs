@@ -11,8 +11,9 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::Pid;
 
-use crate::cx::Cx;
+use crate::cx::{Cx, Due};
 use crate::handle::{Message, ReactorHandle, Shared};
+use crate::op::Op;
 use crate::poller::{Event, Idle, Poll, Poller, PollerKey};
 use crate::ring::{Completed, Ring};
 use crate::sleep::Sleeper;
@@ -345,8 +346,17 @@ impl Reactor {
             if entry.key().is_after(self.cx.now) {
                 break;
             }
-            let (owner, tag) = entry.remove();
-            self.deliver(owner, Event::Timer { tag });
+            let until = entry.key().deadline();
+            let (owner, due) = entry.remove();
+            let event = match due {
+                Due::Timer(tag) => Event::Timer { tag },
+                Due::Wait(tag) => Event::Complete {
+                    tag,
+                    op: Op::Wait { until },
+                    result: Ok(0),
+                },
+            };
+            self.deliver(owner, event);
             busy = true;
         }
         busy

@@ -387,7 +387,9 @@ impl UringChannel {
                 }) => Next::Submit(self.sync()),
                 _ => Next::Done(IoStatus::Ok),
             },
-            Op::Fdatasync { .. } | Op::Release { .. } => self.end(tag, op, IoStatus::Ok),
+            Op::Fdatasync { .. } | Op::Release { .. } | Op::Wait { .. } => {
+                self.end(tag, op, IoStatus::Ok)
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use bdev::IoStatus;
 use nix::errno::Errno;
-use nvme_spec::Status;
+use nvme_spec::{Status, StatusCodeType};
 
 use super::Count;
 
@@ -17,6 +17,8 @@ pub(crate) fn status_of(status: IoStatus, count: Count) -> Status {
         IoStatus::NoSpace => Status::CAPACITY_EXCEEDED.with_dnr(true),
         IoStatus::Unsupported => Status::INVALID_OPCODE.with_dnr(true),
         IoStatus::BadMemory => Status::DATA_TRANSFER_ERROR,
+        IoStatus::Aborted => Status::ABORT_REQUESTED,
+        IoStatus::Nvme { sct, sc } => Status::of(StatusCodeType(sct & 7), sc),
         IoStatus::Failed(errno) if is_medium(errno) => match count {
             Count::Read => Status::UNRECOVERED_READ_ERROR,
             Count::Write | Count::Other => Status::WRITE_FAULT,

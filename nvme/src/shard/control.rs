@@ -167,11 +167,12 @@ impl Shard {
         self.check_memory();
     }
 
-    fn set_namespaces(&mut self, cx: &Cx, set: &NamespaceSet, ack: &Ack) {
+    fn set_namespaces(&mut self, cx: &mut Cx, set: &NamespaceSet, ack: &Ack) {
         self.env.disks.retire(set, ack);
         for group in self.groups.iter_mut().flatten() {
             group.purge(cx, &mut self.env);
         }
+        self.env.disks.expedite(cx, true);
         self.env.disks.admit(set);
     }
 
@@ -220,6 +221,7 @@ impl Shard {
         for group in self.groups.iter_mut().flatten() {
             group.stop(cx, &mut self.env);
         }
+        self.env.disks.expedite(cx, false);
     }
 }
 

@@ -204,6 +204,17 @@ impl Disks {
         self.disks.get_mut(usize::from(index))?.as_mut()
     }
 
+    /// Lets go on what the disks hold back on purpose: of all, or of those that leave the set.
+    pub(crate) fn expedite(&mut self, cx: &mut Cx, leaving_only: bool) {
+        for disk in self.disks.iter_mut().flatten() {
+            if (disk.is_leaving() || !leaving_only)
+                && let Some(channel) = &mut disk.channel
+            {
+                channel.expedite(cx, None);
+            }
+        }
+    }
+
     /// A command that refers to the disk enters a slot.
     #[inline]
     pub(crate) fn hold(&mut self, index: u16) {

@@ -317,6 +317,46 @@ fn timers_run_in_order_of_their_time() {
     stop(reactor);
 }
 
+#[test]
+fn waits_end_as_operations_do() {
+    let reactor = start(Mode::Interrupt);
+    let seen = probe(&reactor.0, |cx| {
+        let in_ms = |ms| ticks() + ticks_of(Duration::from_millis(ms));
+        for (tag, until) in [(1, in_ms(4)), (2, in_ms(2)), (3, 0)] {
+            cx.submit(tag, Op::Wait { until }).unwrap();
+        }
+    });
+    for tag in [3, 2, 1] {
+        assert!(matches!(
+            seen.recv_timeout(PATIENCE),
+            Ok(Seen::Complete(ended, Ok(0), _)) if ended == tag
+        ));
+    }
+    stop(reactor);
+}
+
+#[test]
+fn waits_expire_when_their_poller_asks() {
+    let reactor = start(Mode::Interrupt);
+    let never = u64::MAX;
+    let other = probe(&reactor.0, move |cx| {
+        cx.submit(9, Op::Wait { until: never }).unwrap();
+    });
+    let seen = probe(&reactor.0, move |cx| {
+        for tag in 1..=3 {
+            cx.submit(tag, Op::Wait { until: never }).unwrap();
+        }
+        cx.timer(Duration::from_millis(20), 4);
+        cx.expire_waits(Some(2));
+        cx.expire_waits(None);
+    });
+    let mut ended: Vec<_> = (0..3).map(|_| seen.recv_timeout(PATIENCE)).collect();
+    assert!(matches!(ended.remove(0), Ok(Seen::Complete(2, Ok(0), _))));
+    assert_eq!(seen.recv_timeout(PATIENCE), Ok(Seen::Timer(4)));
+    assert!(other.try_recv().is_err());
+    stop(reactor);
+}
+
 /// Panics when polled.
 struct Faulty;
 

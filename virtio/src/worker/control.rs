@@ -22,6 +22,7 @@ impl Worker {
                     queue.stop(cx);
                     self.stopping = true;
                 }
+                self.env.disks.expedite(cx);
             }
             ToWorker::Interrupt { index, interrupt } => {
                 if let Some(queue) = self.find(index) {
@@ -29,7 +30,7 @@ impl Worker {
                 }
             }
             ToWorker::Map(map) => self.set_map(map),
-            ToWorker::Disk(target, ack) => self.env.disks.swap(target, ack),
+            ToWorker::Disk(target, ack) => self.env.disks.swap(cx, target, ack),
             ToWorker::Resized(blocks) => self.env.disks.resize(blocks),
             ToWorker::Coalescing(coalescing) => {
                 self.env.coalescing = coalescing;
@@ -48,6 +49,7 @@ impl Worker {
                 for queue in self.queues.iter_mut().flatten() {
                     queue.drain(cx, &mut self.env);
                 }
+                self.env.disks.expedite(cx);
             }
         }
     }

@@ -57,6 +57,12 @@ impl Disk {
     }
 
     #[inline]
+    fn expedite(&mut self, cx: &mut Cx) {
+        if let Some(channel) = &mut self.channel {
+            channel.expedite(cx, None);
+        }
+    }
+
     pub(super) fn is_cached(&self) -> bool {
         self.cached
     }
@@ -111,12 +117,20 @@ impl Disks {
     }
 
     /// Puts another disk, or none, in the place of the present one, which keeps `ack` until nobody refers to it.
-    pub(super) fn swap(&mut self, target: Option<Target>, ack: Ack) {
+    pub(super) fn swap(&mut self, cx: &mut Cx, target: Option<Target>, ack: Ack) {
         if let Some(disk) = self.get(self.current) {
             disk.leaving = Some(ack);
+            disk.expedite(cx);
             self.leaving += 1;
         }
         self.admit(target);
+    }
+
+    /// Lets go on what the disks hold back on purpose.
+    pub(super) fn expedite(&mut self, cx: &mut Cx) {
+        for disk in self.disks.iter_mut().flatten() {
+            disk.expedite(cx);
+        }
     }
 
     /// The present disk has so many blocks.

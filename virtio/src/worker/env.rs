@@ -40,7 +40,7 @@ impl Env {
         // What the driver should not have asked for is no trouble of the disk.
         if !matches!(
             cause,
-            IoStatus::OutOfRange | IoStatus::ReadOnly | IoStatus::Unsupported
+            IoStatus::OutOfRange | IoStatus::ReadOnly | IoStatus::Unsupported | IoStatus::Aborted
         ) {
             let disk = self.disks.get(request.disk).map(|disk| disk.name());
             guest_warn!(

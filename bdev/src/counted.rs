@@ -43,6 +43,7 @@ pub fn open(bdev: &SharedBdev, cx: &mut Cx) -> Result<Box<dyn Channel>, BdevErro
 struct Sample {
     left: u32,
     latency: u64,
+    bucket: usize,
 }
 
 impl Sample {
@@ -58,14 +59,15 @@ impl Sample {
         }
     }
 
-    /// The time of a request that has ended.
+    /// The time of a request that has ended, and its bucket.
     #[inline]
-    fn end(&mut self, started: Option<u64>) -> u64 {
+    fn end(&mut self, started: Option<u64>, counters: &Counters) -> (u64, usize) {
         if let Some(started) = started {
             self.latency = ticks().saturating_sub(started);
+            self.bucket = counters.bucket(self.latency);
             self.left = SAMPLE - 1;
         }
-        self.latency
+        (self.latency, self.bucket)
     }
 }
 
@@ -93,23 +95,27 @@ impl Counted {
         }
     }
 
-    #[inline]
-    fn count(&self, kind: IoKind, bytes: u64, latency: u64, status: IoStatus) {
-        if status == IoStatus::Ok {
-            self.counters.count(kind, bytes, latency);
-        } else {
-            self.counters.count_failure();
-        }
-    }
-
     fn finished(&mut self, cx: &Cx, tag: u64, finished: Finished) -> Finished {
         if let Finished::Done(status) = finished
             && let Some(flight) = self.in_flight.remove(tag)
         {
-            let latency = cx.now().saturating_sub(flight.started);
-            self.count(flight.kind, flight.bytes, latency, status);
+            self.counters.ended(1);
+            if status == IoStatus::Ok {
+                let latency = cx.now().saturating_sub(flight.started);
+                let bucket = self.counters.bucket(latency);
+                let (kind, bytes) = (flight.kind, flight.bytes);
+                self.counters.count(kind, bytes, latency, bucket);
+            } else {
+                self.counters.count_failure(status);
+            }
         }
         finished
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.counters.ended(self.in_flight.len());
     }
 }
 
@@ -128,11 +134,17 @@ impl Channel for Counted {
         let submitted = self.inner.submit(cx, tag, io);
         match submitted {
             Submitted::Done(status) => {
-                let latency = match self.sample(kind) {
-                    Some(sample) => sample.end(started),
-                    None => Sample::default().end(started),
+                let sample = match kind {
+                    IoKind::Read => &mut self.reads,
+                    IoKind::Write => &mut self.writes,
+                    _ => &mut Sample::default(),
                 };
-                self.count(kind, bytes, latency, status);
+                let (latency, bucket) = sample.end(started, &self.counters);
+                if status == IoStatus::Ok {
+                    self.counters.count(kind, bytes, latency, bucket);
+                } else {
+                    self.counters.count_failure(status);
+                }
             }
             Submitted::Queued => {
                 if let Some(sample) = self.sample(kind) {
@@ -145,6 +157,7 @@ impl Channel for Counted {
                     started,
                 };
                 self.in_flight.insert(tag, flight);
+                self.counters.started();
             }
             Submitted::Full(_) => {}
         }

@@ -30,7 +30,9 @@
 pub mod conformance;
 mod counted;
 mod disk;
+mod histogram;
 mod io;
+mod limit;
 pub mod malloc;
 pub mod null;
 mod stats;
@@ -47,8 +49,10 @@ mod traits;
 pub mod uring;
 
 pub use counted::open;
+pub use histogram::LatencyHistogram;
 pub use io::{Io, IoKind, IoStatus};
-pub use stats::{IoStats, OpStats, StatsReset, local_stats, reset_local_stats};
+pub use limit::RateLimits;
+pub use stats::{Failures, IoStats, OpStats, StatsReset, local_stats, reset_local_stats};
 pub use traits::{
     Bdev, BdevError, BdevInfo, Channel, DriverValue, Features, Finished, SharedBdev, Submitted,
 };

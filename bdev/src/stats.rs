@@ -7,10 +7,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
-use reactor::Cx;
+use nix::errno::Errno;
+use reactor::{Cx, tick_rate};
 
-use crate::io::IoKind;
+use crate::histogram::{BUCKETS, LatencyHistogram, bucket_of};
+use crate::io::{IoKind, IoStatus};
 use crate::traits::{Bdev, SharedBdev};
+use crate::uring::AIO_PRODUCT;
 
 /// What was done of one kind of request. Times are in ticks ([`reactor::tick_rate`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +52,77 @@ impl OpStats {
     }
 }
 
-/// What a disk has done.
+/// Requests that did not end well, by SPDK's names for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// The disk or the system below refused or failed, or the request was none for this disk.
+    pub failed: u64,
+    /// An NVMe status of its own.
+    pub nvme_error: u64,
+    /// No memory (or no resources) for it.
+    pub nomem: u64,
+    /// A compare found a difference.
+    pub miscompare: u64,
+    /// Ended by its user's wish.
+    pub aborted: u64,
+    /// As `failed`, of an AIO disk.
+    pub aio_error: u64,
+}
+
+impl Failures {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.named()
+            .iter()
+            .fold(0, |sum, (_, count)| sum.wrapping_add(*count))
+    }
+
+    /// With the names of SPDK's `io_error`, in its order.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, u64); 6] {
+        [
+            ("failed", self.failed),
+            ("nvme_error", self.nvme_error),
+            ("nomem", self.nomem),
+            ("miscompare", self.miscompare),
+            ("aborted", self.aborted),
+            ("aio_error", self.aio_error),
+        ]
+    }
+
+    /// The count that a status belongs to; none for [`IoStatus::Ok`].
+    fn count_of(&mut self, status: IoStatus, is_aio: bool) -> Option<&mut u64> {
+        Some(match status {
+            IoStatus::Ok => return None,
+            IoStatus::Miscompare => &mut self.miscompare,
+            IoStatus::Aborted => &mut self.aborted,
+            IoStatus::Nvme { .. } => &mut self.nvme_error,
+            IoStatus::Failed(Errno::ENOMEM | Errno::EAGAIN) => &mut self.nomem,
+            IoStatus::Failed(_) | IoStatus::NoSpace | IoStatus::BadMemory if is_aio => {
+                &mut self.aio_error
+            }
+            IoStatus::Failed(_)
+            | IoStatus::NoSpace
+            | IoStatus::BadMemory
+            | IoStatus::OutOfRange
+            | IoStatus::Unsupported
+            | IoStatus::ReadOnly => &mut self.failed,
+        })
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.failed = self.failed.wrapping_add(other.failed);
+        self.nvme_error = self.nvme_error.wrapping_add(other.nvme_error);
+        self.nomem = self.nomem.wrapping_add(other.nomem);
+        self.miscompare = self.miscompare.wrapping_add(other.miscompare);
+        self.aborted = self.aborted.wrapping_add(other.aborted);
+        self.aio_error = self.aio_error.wrapping_add(other.aio_error);
+    }
+}
+
+/// What a disk has done, and is at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IoStats {
     /// Reads.
     pub read: OpStats,
@@ -64,8 +136,16 @@ pub struct IoStats {
     pub write_zeroes: OpStats,
     /// Flushes.
     pub flush: OpStats,
+    /// How long the reads took.
+    pub read_latency: LatencyHistogram,
+    /// How long the writes took.
+    pub write_latency: LatencyHistogram,
     /// Requests of any kind that ended otherwise, whoever's fault it was; compares that found a difference too.
-    pub failed: u64,
+    pub failures: Failures,
+    /// Requests that have not ended, those held back included: at this moment, not a sum over time.
+    pub in_flight: u64,
+    /// Those of them that wait for their turn under a rate limit.
+    pub held: u64,
 }
 
 impl IoStats {
@@ -77,14 +157,18 @@ impl IoStats {
         self.unmap.add(&other.unmap);
         self.write_zeroes.add(&other.write_zeroes);
         self.flush.add(&other.flush);
-        self.failed = self.failed.wrapping_add(other.failed);
+        self.read_latency.add(&other.read_latency);
+        self.write_latency.add(&other.write_latency);
+        self.failures.add(&other.failures);
+        self.in_flight = self.in_flight.wrapping_add(other.in_flight);
+        self.held = self.held.wrapping_add(other.held);
     }
 }
 
 /// What [`reset_local_stats`] forgets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatsReset {
-    /// Everything.
+    /// Everything but what is in flight.
     All,
     /// Longest and shortest times.
     MaxMin,
@@ -93,10 +177,17 @@ pub enum StatsReset {
 }
 
 /// The counters of one disk on one reactor.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
     ops: [Cell<OpStats>; 6],
-    failed: Cell<u64>,
+    /// How long reads and writes took, by bucket.
+    latency: [[Cell<u64>; BUCKETS]; 2],
+    failures: Cell<Failures>,
+    in_flight: Cell<u64>,
+    held: Cell<u64>,
+    /// Nanoseconds per tick, times 2³².
+    nanos: u64,
+    is_aio: bool,
 }
 
 fn index(kind: IoKind) -> usize {
@@ -110,10 +201,47 @@ fn index(kind: IoKind) -> usize {
     }
 }
 
+fn step(cell: &Cell<u64>) {
+    cell.set(cell.get().wrapping_add(1));
+}
+
+fn step_back(cell: &Cell<u64>, by: u64) {
+    cell.set(cell.get().saturating_sub(by));
+}
+
 impl Counters {
+    pub(crate) fn new(bdev: &SharedBdev) -> Self {
+        Self::of_product(bdev.info().product_name)
+    }
+
+    fn of_product(product_name: &str) -> Self {
+        let nanos = (1_000_000_000u128 << 32) / u128::from(tick_rate());
+        Self {
+            ops: Default::default(),
+            latency: std::array::from_fn(|_| std::array::from_fn(|_| Cell::new(0))),
+            failures: Cell::default(),
+            in_flight: Cell::new(0),
+            held: Cell::new(0),
+            nanos: u64::try_from(nanos).unwrap_or(u64::MAX),
+            is_aio: product_name == AIO_PRODUCT,
+        }
+    }
+
+    /// The bucket of a time in ticks.
     #[inline]
-    pub(crate) fn count(&self, kind: IoKind, bytes: u64, latency: u64) {
-        let Some(cell) = self.ops.get(index(kind)) else {
+    pub(crate) fn bucket(&self, ticks: u64) -> usize {
+        let nanos = (u128::from(ticks) * u128::from(self.nanos)) >> 32;
+        bucket_of(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// Counts a request that ended well. `bucket` is that of its time.
+    #[inline]
+    pub(crate) fn count(&self, kind: IoKind, bytes: u64, latency: u64, bucket: usize) {
+        let index = index(kind);
+        if let Some(count) = self.latency.get(index).and_then(|it| it.get(bucket)) {
+            step(count);
+        }
+        let Some(cell) = self.ops.get(index) else {
             return;
         };
         let mut stats = cell.get();
@@ -127,12 +255,43 @@ impl Counters {
         cell.set(stats);
     }
 
-    pub(crate) fn count_failure(&self) {
-        self.failed.set(self.failed.get().wrapping_add(1));
+    #[cold]
+    pub(crate) fn count_failure(&self, status: IoStatus) {
+        let mut failures = self.failures.get();
+        if let Some(count) = failures.count_of(status, self.is_aio) {
+            *count = count.wrapping_add(1);
+        }
+        self.failures.set(failures);
+    }
+
+    /// A request goes on after its submission.
+    #[inline]
+    pub(crate) fn started(&self) {
+        step(&self.in_flight);
+    }
+
+    /// Such requests have ended, or their channel has been closed over them.
+    #[inline]
+    pub(crate) fn ended(&self, count: u64) {
+        step_back(&self.in_flight, count);
     }
 
     fn of(&self, kind: IoKind) -> OpStats {
         self.ops.get(index(kind)).map(Cell::get).unwrap_or_default()
+    }
+
+    fn latency_of(&self, kind: IoKind) -> LatencyHistogram {
+        let mut histogram = LatencyHistogram::default();
+        for (bucket, count) in self
+            .latency
+            .get(index(kind))
+            .into_iter()
+            .flatten()
+            .enumerate()
+        {
+            histogram.set(bucket, count.get());
+        }
+        histogram
     }
 
     fn snapshot(&self) -> IoStats {
@@ -143,13 +302,20 @@ impl Counters {
             unmap: self.of(IoKind::Unmap),
             write_zeroes: self.of(IoKind::WriteZeroes),
             flush: self.of(IoKind::Flush),
-            failed: self.failed.get(),
+            read_latency: self.latency_of(IoKind::Read),
+            write_latency: self.latency_of(IoKind::Write),
+            failures: self.failures.get(),
+            in_flight: self.in_flight.get(),
+            held: self.held.get(),
         }
     }
 
     fn reset(&self, what: StatsReset) {
         if matches!(what, StatsReset::All | StatsReset::Errors) {
-            self.failed.set(0);
+            self.failures.take();
+        }
+        if what == StatsReset::All {
+            self.latency.iter().flatten().for_each(|count| count.set(0));
         }
         for cell in &self.ops {
             match what {
@@ -192,7 +358,7 @@ impl Registry {
             return Rc::clone(counters);
         }
         self.disks.retain(|(weak, _)| weak.strong_count() > 0);
-        let counters = Rc::new(Counters::default());
+        let counters = Rc::new(Counters::new(bdev));
         self.disks
             .push((Arc::downgrade(bdev), Rc::clone(&counters)));
         counters

@@ -38,6 +38,10 @@ impl<T> Default for TagMap<T> {
 }
 
 impl<T> TagMap<T> {
+    pub(crate) fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -33,6 +33,9 @@ use self::open::{length, open_disk, remainder_note, whole_blocks};
 use crate::disk::{Disk, Make};
 use crate::traits::{Bdev, BdevError, BdevInfo, Channel, DriverValue, SharedBdev};
 
+/// SPDK's name for the product, by which its own kind of failures is told.
+pub(crate) const AIO_PRODUCT: &str = "AIO disk";
+
 /// Which of SPDK's modules the disk presents itself as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Product {
@@ -92,7 +95,7 @@ pub fn create(options: UringOptions) -> Result<SharedBdev, BdevError> {
         name: options.name.clone(),
         product_name: match options.product {
             Product::Uring => "URING bdev",
-            Product::Aio { .. } => "AIO disk",
+            Product::Aio { .. } => AIO_PRODUCT,
         },
         uuid: options.uuid,
         block_size: opened.block_size,

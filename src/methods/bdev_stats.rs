@@ -80,7 +80,7 @@ fn get_iostat(control: &mut Control, params: Params, responder: Responder) {
             let reactors = control.reactors.iter().zip(&answers);
             let channels = reactors.map(|(reactor, stats)| {
                 let mut channel = json!({"thread_id": reactor.lcore()});
-                let stats = stats.first().copied().unwrap_or_default();
+                let stats = stats.first().cloned().unwrap_or_default();
                 crate::options::merge(&mut channel, &describe(&stats));
                 channel
             });
@@ -179,11 +179,9 @@ fn describe(stats: &IoStats) -> Value {
         members[format!("max_{kind}_latency_ticks")] = stats.max_latency_ticks.into();
         members[format!("min_{kind}_latency_ticks")] = least.into();
     }
-    let failed = stats.failed;
-    members["io_error"] = if failed == 0 {
-        json!({})
-    } else {
-        json!({ "failed": failed })
-    };
+    let failures = stats.failures.named();
+    let failures = failures.iter().filter(|(_, count)| *count > 0);
+    let failures = failures.map(|(name, count)| ((*name).to_owned(), (*count).into()));
+    members["io_error"] = Value::Object(failures.collect());
     members
 }

@@ -172,7 +172,7 @@ pub fn statistics(maker: Maker) {
         assert_eq!((stats.flush.ops, stats.flush.bytes), (1, 0));
         let zeroes = stats.write_zeroes;
         assert_eq!((zeroes.ops, zeroes.bytes), (1, 5 * size));
-        assert_eq!(stats.failed, 1);
+        assert_eq!(stats.failures.total(), 1);
         for stats in [stats.read, stats.write] {
             assert!(stats.min_latency_ticks <= stats.max_latency_ticks);
             assert!(stats.latency_ticks <= stats.max_latency_ticks * stats.ops);

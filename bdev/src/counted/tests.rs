@@ -64,7 +64,7 @@ fn requests_that_end_at_once_are_counted() {
         (3, 3 * 5120)
     );
     assert_eq!((stats.flush.ops, stats.flush.bytes), (4, 0));
-    assert_eq!(stats.failed, 6);
+    assert_eq!(stats.failures.failed, 6);
     let read = stats.read;
     assert!(read.min_latency_ticks <= read.max_latency_ticks);
     assert!(read.latency_ticks >= read.min_latency_ticks * read.ops);
@@ -168,7 +168,7 @@ fn requests_in_the_ring_are_counted_when_they_end() {
         let op = || Op::Fdatasync { file: file.clone() };
         let ops = |cx: &mut Cx| {
             let stats = local_stats(&bdev, cx);
-            (stats.read.ops, stats.write.ops, stats.failed)
+            (stats.read.ops, stats.write.ops, stats.failures.failed)
         };
 
         let queued = channel.submit(cx, 7, io(IoKind::Read, 0, 4));

@@ -267,7 +267,7 @@ fn a_failing_device_fails_the_request_with_its_error() {
     assert!(statuses.iter().any(failed), "{statuses:?}");
     assert!(rig.read(0, 1).is_ok(), "the disk goes on");
     let stats = rig.stats(&bdev);
-    assert_eq!(stats.write.ops + stats.failed, 8);
+    assert_eq!(stats.write.ops + stats.failures.total(), 8);
 }
 
 #[test]

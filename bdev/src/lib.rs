@@ -45,6 +45,7 @@ pub mod test_disk;
 mod test_loop;
 #[cfg(test)]
 mod test_reactor;
+mod traffic;
 mod traits;
 pub mod uring;
 
@@ -53,6 +54,7 @@ pub use histogram::LatencyHistogram;
 pub use io::{Io, IoKind, IoStatus};
 pub use limit::RateLimits;
 pub use stats::{Failures, IoStats, OpStats, StatsReset, local_stats, reset_local_stats};
+pub use traffic::{Count, Tally, Traffic};
 pub use traits::{
     Bdev, BdevError, BdevInfo, Channel, DriverValue, Features, Finished, SharedBdev, Submitted,
 };

@@ -223,6 +223,19 @@ impl Controller {
 
     fn get_log_page(&mut self, sqe: &Sqe) -> Result<Outcome, Status> {
         let request = LogRequest::new(sqe, self.config().max_transfer)?;
+        if request.lid == LogPageId::SMART_HEALTH {
+            // What the host did before it asks is in the page, so the shards are asked first.
+            self.shards.broadcast(|| ToShard::Count);
+            if let Outcome::Later = self.after_shards(sqe.cid()) {
+                self.model.health_reads.push(*sqe);
+                return Ok(Outcome::Later);
+            }
+        }
+        self.send_log_page(sqe, request)?;
+        Ok(Outcome::Done(0))
+    }
+
+    fn send_log_page(&mut self, sqe: &Sqe, request: LogRequest) -> Result<(), Status> {
         let model = &self.model;
         let doorbell_buffers = self.offers_doorbell_buffers();
         let page = log::page(request.lid, &model.errors, &model.changed, doorbell_buffers);
@@ -234,7 +247,24 @@ impl Controller {
                 self.model.changed.clear();
             }
         }
-        Ok(Outcome::Done(0))
+        Ok(())
+    }
+
+    /// The shards have carried out what command `cid` sent them.
+    pub(crate) fn settled(&mut self, cid: u16) {
+        let reads = &mut self.model.health_reads;
+        let read = reads.iter().position(|sqe| sqe.cid() == cid);
+        let sqe = read.map(|at| reads.swap_remove(at));
+        let sent = sqe.map_or(Ok(()), |sqe| {
+            let request = LogRequest::new(&sqe, self.config().max_transfer);
+            let sent = request.and_then(|request| self.send_log_page(&sqe, request));
+            sent.inspect_err(|status| self.note_error(&sqe, *status))
+        });
+        self.finish(Completion {
+            cid,
+            status: sent.err().unwrap_or(Status::SUCCESS),
+            dw0: 0,
+        });
     }
 
     fn health_page(&self) -> Vec<u8> {

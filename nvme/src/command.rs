@@ -6,7 +6,7 @@
 mod plan;
 mod status;
 
-use bdev::{Features, Io, IoKind};
+use bdev::{Count, Features, Io, IoKind};
 use guest_memory::{Access, Segments};
 use nvme_spec::command::{DsmCdw10, DsmCdw11, DsmRange, RwCdw12};
 use nvme_spec::{Fuse, NSID_ALL, NvmOpcode, Sqe, Status};
@@ -31,18 +31,6 @@ mod location {
 }
 /// No field is at fault.
 pub(crate) const NO_LOCATION: u16 = 0xffff;
-
-/// What the controller counts a command as.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Count {
-    /// Read and Compare.
-    Read,
-    /// Write.
-    Write,
-    /// Neither.
-    #[default]
-    Other,
-}
 
 /// What is remembered of a command until it completes.
 #[derive(Clone, Copy, Debug, Default)]

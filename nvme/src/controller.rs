@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bdev::Traffic;
 use crossbeam_channel::{Receiver, unbounded};
 use guest_memory::{DmaMap, MapView, MappingError, PAGE_SIZE, SharedMemory};
 use nix::time::{ClockId, clock_gettime};
@@ -23,9 +24,11 @@ use reactor::{Cx, ReactorHandle, TimerId};
 use crate::admin::features::Limits;
 use crate::admin::queue::AdminQueue;
 use crate::config::ControllerConfig;
-use crate::handle::{Control, ControllerHandle, ControllerSnapshot, QueueSnapshot};
+use crate::handle::{
+    Control, ControllerHandle, ControllerSnapshot, Gather, NamespaceSnapshot, QueueSnapshot,
+};
 use crate::limit::LogLimit;
-use crate::messages::{FromShard, VectorBinding};
+use crate::messages::{FromShard, ToShard, VectorBinding};
 use crate::model::{Model, Stage};
 use crate::namespace::NamespaceSet;
 use crate::queue::Doorbells;
@@ -70,6 +73,8 @@ pub struct Controller {
     pub(crate) shards: Shards,
     /// While enabled.
     pub(crate) admin: Option<AdminQueue>,
+    /// Interrupts raised for the admin queue since it was created.
+    admin_interrupts: u64,
     /// Counts the lives of the admin queue: what shards say to a former one is not for this one.
     pub(crate) generation: u64,
     mailbox: Receiver<Control>,
@@ -199,6 +204,7 @@ impl Controller {
             namespaces,
             shards,
             admin: None,
+            admin_interrupts: 0,
             generation: 0,
             mailbox,
             from_shards,
@@ -300,13 +306,22 @@ impl Controller {
     }
 
     /// Interrupts the host for the admin completion queue: always vector 0.
-    pub(crate) fn interrupt(&self) {
+    pub(crate) fn interrupt(&mut self) {
         if self.interrupt_mask() & 1 != 0 {
             return;
         }
         if let Some(binding) = self.binding(0) {
             binding.vector.signal();
+            self.admin_interrupts += 1;
         }
+    }
+
+    /// Describes the controller; its shards add what they count.
+    fn describe(&mut self, gather: Gather) {
+        gather.add(|snapshot| *snapshot = self.snapshot());
+        let gather = Arc::new(gather);
+        self.shards
+            .broadcast(|| ToShard::Describe(Arc::clone(&gather)));
     }
 
     fn snapshot(&self) -> ControllerSnapshot {
@@ -316,6 +331,9 @@ impl Controller {
             cqid: 0,
             entries: admin.entries(),
             lcore: self.shards.home_lcore(),
+            traffic: admin.traffic(),
+            interrupts: self.admin_interrupts,
+            in_flight: admin.in_flight(),
         });
         let io = self
             .model
@@ -331,12 +349,21 @@ impl Controller {
                     .cqs
                     .get(&sq.cqid)
                     .map_or(0, |cq| self.shards.lcore(cq.shard)),
+                traffic: Traffic::default(),
+                interrupts: 0,
+                in_flight: 0,
             });
+        let namespaces = self.namespaces.iter().map(|namespace| NamespaceSnapshot {
+            nsid: namespace.nsid,
+            bdev: namespace.info.name.clone(),
+            traffic: Traffic::default(),
+        });
         ControllerSnapshot {
             cntlid: self.config.cntlid,
             ready: csts.rdy(),
             failed: csts.cfs(),
             queues: admin.into_iter().chain(io).collect(),
+            namespaces: namespaces.collect(),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! A controller, seen from the control thread.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bdev::Traffic;
 use crossbeam_channel::{Sender, bounded};
 use reactor::{Ack, Gone, ReactorHandle};
 
@@ -14,7 +15,7 @@ pub(crate) enum Control {
     /// Show these namespaces from here on; the ack goes when no channel to a disk that left the set is open.
     Namespaces(Arc<NamespaceSet>, Ack),
     /// Describe yourself.
-    Snapshot(Sender<ControllerSnapshot>),
+    Snapshot(Gather),
 }
 
 /// An I/O queue pair or the admin queue, for `nvmf_subsystem_get_qpairs`.
@@ -28,10 +29,28 @@ pub struct QueueSnapshot {
     pub entries: u32,
     /// The reactor it is served by.
     pub lcore: u32,
+    /// Commands that have ended since it was created.
+    pub traffic: Traffic,
+    /// Interrupts raised for its completion queue since that was created; of the queues on one completion queue the first shows
+    /// them, so that they can be added up.
+    pub interrupts: u64,
+    /// Commands taken from it that have not ended.
+    pub in_flight: u32,
+}
+
+/// A namespace as the controller's commands saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceSnapshot {
+    /// Namespace ID.
+    pub nsid: u32,
+    /// Name of the disk.
+    pub bdev: String,
+    /// Commands that have ended since the namespace was shown to this client.
+    pub traffic: Traffic,
 }
 
 /// A controller at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ControllerSnapshot {
     /// Controller ID.
     pub cntlid: u16,
@@ -39,8 +58,59 @@ pub struct ControllerSnapshot {
     pub ready: bool,
     /// CSTS.CFS.
     pub failed: bool,
-    /// Queues that exist.
+    /// Queues that exist, by ID.
     pub queues: Vec<QueueSnapshot>,
+    /// Namespaces that the guest sees, by NSID.
+    pub namespaces: Vec<NamespaceSnapshot>,
+}
+
+impl ControllerSnapshot {
+    /// Enters what a shard knows of a queue; what the controller does not know is on its way out.
+    pub(crate) fn describe_queue(
+        &mut self,
+        qid: u16,
+        traffic: Traffic,
+        interrupts: u64,
+        in_flight: u32,
+    ) {
+        if let Some(queue) = self.queues.iter_mut().find(|queue| queue.qid == qid) {
+            (queue.traffic, queue.interrupts, queue.in_flight) = (traffic, interrupts, in_flight);
+        }
+    }
+
+    /// Enters what a shard has counted of a namespace.
+    pub(crate) fn count_namespace(&mut self, nsid: u32, traffic: &Traffic) {
+        if let Some(namespace) = self.namespaces.iter_mut().find(|it| it.nsid == nsid) {
+            namespace.traffic.add(traffic);
+        }
+    }
+}
+
+/// Collects a snapshot from all reactors: whoever has something to tell adds it, the last one to let go sends it. One that dies
+/// lets go too.
+#[derive(Debug)]
+pub(crate) struct Gather {
+    reply: Sender<ControllerSnapshot>,
+    /// `None` until the controller has said something: what it never saw is not answered.
+    snapshot: Mutex<Option<ControllerSnapshot>>,
+}
+
+impl Gather {
+    /// Changes what will be sent.
+    pub(crate) fn add(&self, change: impl FnOnce(&mut ControllerSnapshot)) {
+        let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        change(snapshot.get_or_insert_default());
+    }
+}
+
+impl Drop for Gather {
+    fn drop(&mut self) {
+        let snapshot = self.snapshot.get_mut();
+        if let Some(snapshot) = snapshot.unwrap_or_else(PoisonError::into_inner).take() {
+            // Whoever asked may have stopped waiting.
+            let _ = self.reply.try_send(snapshot);
+        }
+    }
 }
 
 /// Talks to a controller on its home reactor. Dropping it changes nothing.
@@ -59,14 +129,18 @@ impl ControllerHandle {
         self.home.wake();
     }
 
-    /// Describes the controller.
+    /// Describes the controller. Not from a reactor's own thread: each reactor that serves it adds its part.
     ///
     /// # Errors
     /// [`Gone`] if it has ended or does not answer within `timeout`.
     pub fn snapshot(&self, timeout: Duration) -> Result<ControllerSnapshot, Gone> {
-        let (sender, receiver) = bounded(1);
+        let (reply, receiver) = bounded(1);
+        let gather = Gather {
+            reply,
+            snapshot: Mutex::default(),
+        };
         self.mailbox
-            .send(Control::Snapshot(sender))
+            .send(Control::Snapshot(gather))
             .map_err(|_| Gone)?;
         self.home.wake();
         receiver.recv_timeout(timeout).map_err(|_| Gone)

@@ -41,7 +41,7 @@ mod testing;
 
 pub use config::ControllerConfig;
 pub use controller::Controller;
-pub use handle::{ControllerHandle, ControllerSnapshot, QueueSnapshot};
+pub use handle::{ControllerHandle, ControllerSnapshot, NamespaceSnapshot, QueueSnapshot};
 pub use namespace::{Namespace, NamespaceSet};
 
 #[cfg(test)]

@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
+use bdev::Traffic;
 use guest_memory::DmaMap;
 use nvme_spec::Status;
 use pci::Vector;
 use reactor::Ack;
 
+use crate::handle::Gather;
 use crate::namespace::NamespaceSet;
 
 /// The two pages of Doorbell Buffer Config (Base 2.0, 5.8).
@@ -64,6 +66,10 @@ pub(crate) enum ToShard {
     InterruptMask(u32),
     /// The pin is in use and the guest has ended its interrupt: raise it again for every queue with entries that wait.
     PinUnmasked,
+    /// Tell the counters, if they have changed. Answer: [`FromShard::Counters`], before whatever is said later.
+    Count,
+    /// Add your queues and namespaces.
+    Describe(Arc<Gather>),
     /// Drop this: every order before it has been carried out.
     Barrier(Ack),
     /// Controller reset: stop fetching, let commands end without posting completions, drop all queues and leases.
@@ -97,12 +103,16 @@ pub(crate) struct CommandError {
 /// Counters of a shard since its start, for SMART data and statistics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ShardCounters {
-    pub(crate) read_commands: u64,
-    pub(crate) read_bytes: u64,
-    pub(crate) write_commands: u64,
-    pub(crate) written_bytes: u64,
+    pub(crate) traffic: Traffic,
     pub(crate) interrupts: u64,
-    pub(crate) failed_commands: u64,
+}
+
+impl ShardCounters {
+    /// Adds another's counts.
+    pub(crate) fn add(&mut self, more: &Self) {
+        self.traffic.add(&more.traffic);
+        self.interrupts = self.interrupts.saturating_add(more.interrupts);
+    }
 }
 
 /// Shard to controller. Each carries the shard's index.

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use nvme_spec::Sqe;
+
 use crate::admin::events::Events;
 use crate::admin::features::Features;
 use crate::admin::log::{ChangedNamespaces, ErrorLog};
@@ -84,6 +86,8 @@ pub(crate) struct Model {
     pub(crate) sqs: BTreeMap<u16, SqModel>,
     /// Aborts under way.
     pub(crate) aborts: Vec<AbortModel>,
+    /// Reads of the health page that wait for the shards' counters.
+    pub(crate) health_reads: Vec<Sqe>,
     /// Shadow doorbell buffers, if the host configured them.
     pub(crate) shadow_doorbells: Option<ShadowDoorbells>,
     /// What Identify Controller told the host of a write cache since the last reset, if it asked.
@@ -107,6 +111,7 @@ impl Model {
             cqs: BTreeMap::new(),
             sqs: BTreeMap::new(),
             aborts: Vec::new(),
+            health_reads: Vec::new(),
             shadow_doorbells: None,
             write_cache_shown: None,
             errors: ErrorLog::default(),

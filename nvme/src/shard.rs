@@ -115,7 +115,7 @@ impl Shard {
                 coalescing: Coalescing::default(),
                 masked: 0,
                 stopping: false,
-                counters: ShardCounters::default(),
+                retired: ShardCounters::default(),
                 report: Report {
                     index: setup.index,
                     label: setup.label,
@@ -171,12 +171,22 @@ impl Shard {
         }
     }
 
+    /// What was counted so far.
+    fn counters(&self) -> ShardCounters {
+        let mut total = self.env.retired;
+        for group in self.groups.iter().flatten() {
+            total.add(&group.counters());
+        }
+        total
+    }
+
     #[cold]
     fn report_counters(&mut self, now: u64) {
         self.next_report = now.saturating_add(self.report_ticks);
-        if self.reported != self.env.counters {
-            self.reported = self.env.counters;
-            let (shard, counters) = (self.env.report.index, self.reported);
+        let counters = self.counters();
+        if self.reported != counters {
+            self.reported = counters;
+            let shard = self.env.report.index;
             self.env
                 .report
                 .tell(FromShard::Counters { shard, counters });
@@ -220,6 +230,7 @@ impl Shard {
 
     /// Everything has ended: drops all queues and answers everything that is owed.
     fn end_all(&mut self) {
+        self.env.retired = self.counters();
         for group in std::mem::take(&mut self.groups).into_iter().flatten() {
             for sq in group.sqs.iter().flatten().filter(|sq| sq.deleting) {
                 self.env.report.tell(FromShard::SqDeleted {
@@ -249,11 +260,12 @@ impl Shard {
         let mut more = false;
         for place in &mut self.groups {
             let Some(group) = place else { continue };
-            while let Some(qid) = group.reap_sq() {
+            while let Some(qid) = group.reap_sq(&mut self.env) {
                 self.env.report.tell(FromShard::SqDeleted { qid });
             }
             more |= group.sqs.iter().flatten().any(|sq| sq.deleting);
             if group.is_deletable() {
+                self.env.retired.add(&group.counters());
                 self.env.report.tell(FromShard::CqDeleted {
                     qid: group.cq().qid(),
                 });

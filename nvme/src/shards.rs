@@ -323,7 +323,7 @@ impl Shards {
     pub(crate) fn gone(&mut self, index: usize) -> End {
         match self.links.get_mut(index).and_then(Option::take) {
             Some(link) => {
-                add(&mut self.retired, &link.counters);
+                self.retired.add(&link.counters);
                 if link.exiting {
                     End::Expected
                 } else {
@@ -345,7 +345,7 @@ impl Shards {
     pub(crate) fn counters(&self) -> ShardCounters {
         let mut total = self.retired;
         for link in self.links.iter().flatten() {
-            add(&mut total, &link.counters);
+            total.add(&link.counters);
         }
         total
     }
@@ -358,20 +358,6 @@ impl Shards {
     /// The processor number of shard `index`'s reactor.
     pub(crate) fn lcore(&self, index: usize) -> u32 {
         self.reactors.get(index).map_or(0, ReactorHandle::lcore)
-    }
-}
-
-fn add(total: &mut ShardCounters, more: &ShardCounters) {
-    let pairs = [
-        (&mut total.read_commands, more.read_commands),
-        (&mut total.read_bytes, more.read_bytes),
-        (&mut total.write_commands, more.write_commands),
-        (&mut total.written_bytes, more.written_bytes),
-        (&mut total.interrupts, more.interrupts),
-        (&mut total.failed_commands, more.failed_commands),
-    ];
-    for (sum, value) in pairs {
-        *sum = sum.saturating_add(value);
     }
 }
 

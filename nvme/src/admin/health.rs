@@ -42,15 +42,16 @@ fn data_units(bytes: u64) -> Le128 {
 /// The page.
 pub(crate) fn page(features: &Features, counters: &ShardCounters, life: &Life) -> SmartHealth {
     const MS_PER_HOUR: u64 = 3_600_000;
+    let traffic = &counters.traffic;
     let mut page = SmartHealth::new_zeroed();
     page.critical_warning = warnings(features);
     page.set_temperature(TEMPERATURE);
     page.available_spare = 100;
     page.available_spare_threshold = SPARE_THRESHOLD;
-    page.data_units_read = data_units(counters.read_bytes);
-    page.data_units_written = data_units(counters.written_bytes);
-    page.host_read_commands = Le128::new(u128::from(counters.read_commands));
-    page.host_write_commands = Le128::new(u128::from(counters.write_commands));
+    page.data_units_read = data_units(traffic.read().bytes);
+    page.data_units_written = data_units(traffic.written().bytes);
+    page.host_read_commands = Le128::new(u128::from(traffic.read().commands));
+    page.host_write_commands = Le128::new(u128::from(traffic.written().commands));
     // A controller exists for one client: its life is one power cycle.
     page.power_cycles = Le128::new(1);
     page.power_on_hours = Le128::new(u128::from(life.age_ms / MS_PER_HOUR));

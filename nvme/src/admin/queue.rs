@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use bdev::{Count, Traffic};
 use guest_memory::MapView;
 use nvme_spec::{ADMIN_QID, Sqe, Status};
 
@@ -29,6 +30,7 @@ pub(crate) struct AdminQueue {
     unposted: VecDeque<Completion>,
     /// Something was posted since the last interrupt.
     posted: bool,
+    traffic: Traffic,
 }
 
 impl AdminQueue {
@@ -49,6 +51,7 @@ impl AdminQueue {
             outstanding: BTreeSet::new(),
             unposted: VecDeque::new(),
             posted: false,
+            traffic: Traffic::default(),
         })
     }
 
@@ -112,6 +115,11 @@ impl AdminQueue {
 
     /// Ends a command that holds a place.
     pub(crate) fn complete(&mut self, completion: Completion) {
+        if completion.status.is_success() {
+            self.traffic.succeeded(Count::Other, 0);
+        } else {
+            self.traffic.errors += 1;
+        }
         if !self.unposted.is_empty() || !self.post(completion) {
             self.unposted.push_back(completion);
         }
@@ -143,6 +151,16 @@ impl AdminQueue {
     /// Whether completions wait for the host, by the last look at its doorbell.
     pub(crate) fn is_occupied(&self) -> bool {
         self.cq.is_occupied()
+    }
+
+    /// Commands that have ended.
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// Commands that a shard works on. Asynchronous Event Requests are not among them: they wait for what may never happen.
+    pub(crate) fn in_flight(&self) -> u32 {
+        u32::try_from(self.outstanding.len()).unwrap_or(u32::MAX)
     }
 
     /// Size of the submission queue.

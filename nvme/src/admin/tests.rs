@@ -1,4 +1,4 @@
-use bdev::Features;
+use bdev::{Count, Features};
 use nvme_spec::{AdminOpcode, Sqe, Status};
 use pci::Function;
 use std::sync::atomic::Ordering;
@@ -344,20 +344,20 @@ fn shards_errors_and_counters_reach_the_logs() {
         lba: 99,
         parameter_location: 0xffff,
     };
-    let counters = ShardCounters {
-        read_commands: 5,
-        read_bytes: 512_001,
-        write_commands: 6,
-        written_bytes: 512_000,
-        ..ShardCounters::default()
-    };
+    let mut counters = ShardCounters::default();
+    for (count, commands, bytes) in [(Count::Read, 5, 512_001), (Count::Write, 6, 512_000)] {
+        counters.traffic.succeeded(count, bytes);
+        (1..commands).for_each(|_| counters.traffic.succeeded(count, 0));
+    }
     let say = vec![
         FromShard::Error(error),
         FromShard::Counters { shard: 0, counters },
     ];
     *guest.script.say.lock().unwrap() = say;
     guest.poll_until("the log entry", |guest| {
-        guest.on_home(|c, _| c.model.errors.count() > 0 && c.shards.counters().read_commands > 0)
+        guest.on_home(|c, _| {
+            c.model.errors.count() > 0 && c.shards.counters().traffic.read().commands > 0
+        })
     });
     let page = guest.fetch(get_log(1, 128), 128);
     assert_eq!(

@@ -1,10 +1,8 @@
 //! A disk's errors in the guest's language.
 
-use bdev::IoStatus;
+use bdev::{Count, IoStatus};
 use nix::errno::Errno;
 use nvme_spec::{Status, StatusCodeType};
-
-use super::Count;
 
 /// The status for a request that counts as `count` and ended with `status`. Do Not Retry is set where the same command cannot
 /// succeed a moment later.

@@ -52,7 +52,7 @@ impl Controller {
             match control {
                 Control::Namespaces(set, ack) => self.show_namespaces(set, &ack),
                 // Whoever asked may have stopped waiting.
-                Control::Snapshot(reply) => drop(reply.try_send(self.snapshot())),
+                Control::Snapshot(gather) => self.describe(gather),
             }
             busy = true;
         }
@@ -74,11 +74,7 @@ impl Controller {
                 generation,
             } => {
                 if generation == self.generation {
-                    self.finish(Completion {
-                        cid: admin_cid,
-                        status: Status::SUCCESS,
-                        dw0: 0,
-                    });
+                    self.settled(admin_cid);
                 }
             }
             FromShard::NamespacesShown => self.announce_namespaces(),

@@ -107,6 +107,7 @@ impl Controller {
         model.events = Default::default();
         model.changed.clear();
         model.aborts.clear();
+        model.health_reads.clear();
         model.sqs.clear();
         for qid in std::mem::take(&mut model.cqs).into_keys() {
             self.shards.vacate(qid);
@@ -145,6 +146,7 @@ impl Controller {
             return Err(EnableError::NotShared);
         }
         self.generation += 1;
+        self.admin_interrupts = 0;
         self.admin = Some(AdminQueue::new(&self.view, &self.doorbells, sq, cq)?);
         for message in self.settings() {
             self.shards.broadcast(|| message.clone());

@@ -190,10 +190,10 @@ impl Completer {
     ) -> Fetched {
         let status = match stop {
             Stop::Done => {
-                env.succeeded(&command);
+                env.succeeded(sq, &command);
                 Status::SUCCESS
             }
-            Stop::Refused(refusal) => env.refused(sq.queue.qid(), &command, refusal),
+            Stop::Refused(refusal) => env.refused(sq, &command, refusal),
             Stop::Later => {
                 sq.held = Some(*sqe);
                 return Fetched::Nothing;
@@ -219,7 +219,7 @@ impl Completer {
         match channel.submit(cx, tag, io) {
             Submitted::Done(IoStatus::Ok) if command.plan == NO_PLAN => {
                 sq.pop();
-                env.succeeded(&command);
+                env.succeeded(sq, &command);
                 self.end(cx, env, sq, command, Status::SUCCESS);
             }
             Submitted::Done(status) => {
@@ -245,7 +245,7 @@ impl Completer {
         // Not left in its place: it holds the client's memory.
         sq.take_io();
         sq.pop();
-        let status = env.refused(sq.queue.qid(), &command, GONE);
+        let status = env.refused(sq, &command, GONE);
         self.end(cx, env, sq, command, status);
         true
     }
@@ -272,19 +272,19 @@ impl Completer {
 pub(super) fn next(
     cx: &mut Cx,
     env: &mut Env,
-    sq: &Sq,
+    sq: &mut Sq,
     command: &mut Command,
     status: IoStatus,
 ) -> Result<Io, Status> {
     if status != IoStatus::Ok {
-        return Err(env.failed(sq.queue.qid(), command, status));
+        return Err(env.failed(sq, command, status));
     }
     if command.plan != NO_PLAN
         && let Some(io) = next_step(cx, env, sq, command)?
     {
         return Ok(io);
     }
-    env.succeeded(command);
+    env.succeeded(sq, command);
     Err(Status::SUCCESS)
 }
 
@@ -292,7 +292,7 @@ pub(super) fn next(
 fn next_step(
     cx: &mut Cx,
     env: &mut Env,
-    sq: &Sq,
+    sq: &mut Sq,
     command: &mut Command,
 ) -> Result<Option<Io>, Status> {
     if env
@@ -300,7 +300,7 @@ fn next_step(
         .get(command.disk)
         .is_none_or(|disk| disk.is_leaving())
     {
-        return Err(env.refused(sq.queue.qid(), command, GONE));
+        return Err(env.refused(sq, command, GONE));
     }
     match env.plans.advance(command.plan, &env.disks) {
         Next::End => Ok(None),
@@ -310,7 +310,7 @@ fn next_step(
                 command.disk = disk;
                 Ok(Some(io))
             }
-            Err(_) => Err(env.refused(sq.queue.qid(), command, GONE)),
+            Err(_) => Err(env.refused(sq, command, GONE)),
         },
     }
 }

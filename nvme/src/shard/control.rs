@@ -82,6 +82,15 @@ impl Shard {
             ToShard::ShadowDoorbells(place) => self.set_shadow(place),
             ToShard::InterruptMask(masked) => self.env.masked = masked,
             ToShard::PinUnmasked => self.raise_pin(cx),
+            ToShard::Count => self.report_counters(cx.now()),
+            ToShard::Describe(gather) => gather.add(|snapshot| {
+                for group in self.groups.iter().flatten() {
+                    group.describe(snapshot);
+                }
+                for (nsid, traffic) in self.env.disks.traffic() {
+                    snapshot.count_namespace(nsid, traffic);
+                }
+            }),
             ToShard::Barrier(ack) => drop(ack),
             ToShard::Stop => self.stop(cx),
             ToShard::Exit => {

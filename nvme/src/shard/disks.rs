@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use bdev::{BdevInfo, Channel, Features, SharedBdev};
+use bdev::{BdevInfo, Channel, Features, SharedBdev, Traffic};
 use reactor::{Ack, Cx};
 
 use crate::namespace::{Namespace, NamespaceSet};
@@ -21,6 +21,8 @@ pub(crate) struct Disk {
     block_shift: u32,
     blocks: u64,
     features: Features,
+    /// Commands that have ended.
+    pub(crate) traffic: Traffic,
     /// Commands in slots that refer to this disk.
     in_flight: u32,
     /// Set when the namespace has left the set.
@@ -36,6 +38,7 @@ impl Disk {
             block_shift: 9,
             blocks: 0,
             features: Features::empty(),
+            traffic: Traffic::default(),
             in_flight: 0,
             leaving: None,
         };
@@ -202,6 +205,16 @@ impl Disks {
     #[inline]
     pub(crate) fn get(&mut self, index: u16) -> Option<&mut Disk> {
         self.disks.get_mut(usize::from(index))?.as_mut()
+    }
+
+    /// What was counted of each namespace in the set.
+    pub(crate) fn traffic(&self) -> impl Iterator<Item = (u32, &Traffic)> {
+        let present = self
+            .disks
+            .iter()
+            .flatten()
+            .filter(|disk| !disk.is_leaving());
+        present.map(|disk| (disk.nsid, &disk.traffic))
     }
 
     /// Lets go on what the disks hold back on purpose: of all, or of those that leave the set.

@@ -8,7 +8,8 @@ use reactor::ReactorHandle;
 
 use super::disks::Disks;
 use super::interrupt::Coalescing;
-use crate::command::{Command, Count, NO_LOCATION, Plans, Refusal, is_cause_ours, status_of};
+use super::sq::Sq;
+use crate::command::{Command, NO_LOCATION, Plans, Refusal, is_cause_ours, status_of};
 use crate::data::PageSize;
 use crate::limit::{LogLimit, guest_warn};
 use crate::messages::{CommandError, FromShard, ShardCounters};
@@ -30,33 +31,35 @@ pub(crate) struct Env {
     pub(crate) masked: u32,
     /// The controller is being reset: commands end without completions.
     pub(crate) stopping: bool,
-    pub(crate) counters: ShardCounters,
+    /// Of queues that are gone.
+    pub(crate) retired: ShardCounters,
     pub(crate) report: Report,
 }
 
 impl Env {
     /// Counts a command that succeeded.
     #[inline]
-    pub(crate) fn succeeded(&mut self, command: &Command) {
-        let counters = &mut self.counters;
-        match command.count {
-            Count::Read => {
-                counters.read_commands += 1;
-                counters.read_bytes += u64::from(command.bytes);
-            }
-            Count::Write => {
-                counters.write_commands += 1;
-                counters.written_bytes += u64::from(command.bytes);
-            }
-            Count::Other => {}
+    pub(super) fn succeeded(&mut self, sq: &mut Sq, command: &Command) {
+        sq.traffic.succeeded(command.count, command.bytes);
+        if let Some(disk) = self.disks.get(command.disk) {
+            disk.traffic.succeeded(command.count, command.bytes);
+        }
+    }
+
+    #[cold]
+    fn count_error(&mut self, sq: &mut Sq, command: &Command) {
+        sq.traffic.errors += 1;
+        if let Some(disk) = self.disks.get(command.disk) {
+            disk.traffic.errors += 1;
         }
     }
 
     /// Counts and reports a command that is refused; answers its status.
     #[cold]
-    pub(crate) fn refused(&mut self, qid: u16, command: &Command, refusal: Refusal) -> Status {
+    pub(super) fn refused(&mut self, sq: &mut Sq, command: &Command, refusal: Refusal) -> Status {
         let Refusal { status, location } = refusal;
-        self.counters.failed_commands += 1;
+        let qid = sq.queue.qid();
+        self.count_error(sq, command);
         self.report.error(qid, command, status, location);
         if status.code() == Status::DATA_TRANSFER_ERROR {
             guest_warn!(
@@ -82,9 +85,10 @@ impl Env {
 
     /// Counts and reports a command that its disk failed; answers its status.
     #[cold]
-    pub(crate) fn failed(&mut self, qid: u16, command: &Command, cause: IoStatus) -> Status {
+    pub(super) fn failed(&mut self, sq: &mut Sq, command: &Command, cause: IoStatus) -> Status {
         let status = status_of(cause, command.count);
-        self.counters.failed_commands += 1;
+        let qid = sq.queue.qid();
+        self.count_error(sq, command);
         self.report.error(qid, command, status, NO_LOCATION);
         if is_cause_ours(cause) {
             let disk = self

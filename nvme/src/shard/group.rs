@@ -42,6 +42,8 @@ pub(super) struct QueueGroup {
     pub(super) deleting: bool,
     /// Its head when EventIdx was last written.
     hushed: u32,
+    /// Interrupts raised.
+    interrupts: u64,
 }
 
 impl QueueGroup {
@@ -58,6 +60,7 @@ impl QueueGroup {
             first: 0,
             deleting: false,
             hushed: 0,
+            interrupts: 0,
         }
     }
 
@@ -248,8 +251,8 @@ impl QueueGroup {
             Submitted::Done(status) => {
                 let Some(sq) = self
                     .sqs
-                    .get(usize::from(command.sq))
-                    .and_then(Option::as_ref)
+                    .get_mut(usize::from(command.sq))
+                    .and_then(Option::as_mut)
                 else {
                     self.forget(env, index);
                     return true;
@@ -271,10 +274,12 @@ impl QueueGroup {
     fn refuse(&mut self, cx: &Cx, env: &mut Env, index: u32, command: Command) {
         let sq = self
             .sqs
-            .get(usize::from(command.sq))
-            .and_then(Option::as_ref);
-        let qid = sq.map_or(0, |sq| sq.queue.qid());
-        let status = env.refused(qid, &command, GONE);
+            .get_mut(usize::from(command.sq))
+            .and_then(Option::as_mut);
+        let Some(sq) = sq else {
+            return self.forget(env, index);
+        };
+        let status = env.refused(sq, &command, GONE);
         self.complete(cx, env, index, status);
     }
 
@@ -353,7 +358,7 @@ impl QueueGroup {
     #[inline]
     pub(super) fn interrupt_if_due(&mut self, cx: &Cx, env: &mut Env) -> bool {
         let raised = self.side.interrupt.flush(cx.now(), env.masked);
-        env.counters.interrupts += u64::from(raised);
+        self.interrupts += u64::from(raised);
         raised
     }
 

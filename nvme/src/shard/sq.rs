@@ -1,6 +1,6 @@
 //! A submission queue with what was taken from it and has not reached a disk.
 
-use bdev::Io;
+use bdev::{Io, Traffic};
 use nvme_spec::Sqe;
 
 use crate::command::{Command, Ready};
@@ -19,6 +19,8 @@ pub(super) struct Sq {
     front: u8,
     /// How many of them there are.
     taken: u8,
+    /// Commands that have ended.
+    pub(super) traffic: Traffic,
     pub(super) deleting: bool,
     /// Its tail when EventIdx was last written.
     pub(super) hushed: u32,
@@ -36,6 +38,7 @@ impl Sq {
             ready: Default::default(),
             front: 0,
             taken: 0,
+            traffic: Traffic::default(),
             deleting: false,
             hushed: 0,
             in_flight: 0,

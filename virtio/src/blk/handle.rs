@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bdev::SharedBdev;
+use bdev::{SharedBdev, Traffic};
 use crossbeam_channel::{Sender, bounded};
 use reactor::{Ack, Gone, ReactorHandle};
 
@@ -35,6 +35,10 @@ pub struct QueueInfo {
     pub lcore: u32,
     /// Requests taken from it and not ended.
     pub in_flight: u16,
+    /// Requests that have ended since the queue was started.
+    pub traffic: Traffic,
+    /// Interrupts raised since then.
+    pub interrupts: u64,
 }
 
 /// A device at one moment.

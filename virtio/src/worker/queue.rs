@@ -2,7 +2,7 @@
 
 mod control;
 
-use bdev::{Finished, Io, IoStatus, Submitted};
+use bdev::{Finished, Io, IoStatus, Submitted, Traffic};
 use guest_memory::MapView;
 use nix::errno::Errno;
 use reactor::{Cx, Op, WatchId};
@@ -38,6 +38,10 @@ pub(super) struct Queue {
     ring: Option<Virtqueue>,
     watch: Option<WatchId>,
     signal: Signal,
+    /// Requests that have ended.
+    traffic: Traffic,
+    /// Interrupts raised.
+    interrupts: u64,
     chain: Chain,
     /// Decoded requests; they stay where they were decoded until they are submitted.
     ready: [Ready; 2],
@@ -122,6 +126,10 @@ impl Queue {
             S_OK => request.written,
             _ => request.written_failed,
         };
+        match status {
+            S_OK => self.traffic.succeeded(request.count, request.bytes),
+            _ => self.traffic.errors += 1,
+        }
         let view = request.view.as_ref().unwrap_or(&env.view);
         put(&mut self.ring, view, request, (status, written));
         self.signal.note();
@@ -156,6 +164,7 @@ impl Queue {
             }
             Submitted::Done(IoStatus::Ok) if request.plan.is_none() => {
                 // As `answer`, but the request stays where it is: most come this way.
+                self.traffic.succeeded(request.count, request.bytes);
                 let view = request.view.as_ref().unwrap_or(&env.view);
                 put(&mut self.ring, view, request, (S_OK, request.written));
                 if request.view.is_some() {
@@ -347,10 +356,12 @@ impl Queue {
     /// Raises the interrupt if that is due; whether it did.
     #[inline]
     pub(super) fn interrupt_if_due(&mut self, cx: &Cx) -> bool {
-        match &mut self.ring {
-            Some(ring) => self.signal.flush(cx.now(), ring),
-            None => false,
-        }
+        let Some(ring) = &mut self.ring else {
+            return false;
+        };
+        let raised = self.signal.flush(cx.now(), ring);
+        self.interrupts += u64::from(raised);
+        raised
     }
 }
 

@@ -3,7 +3,7 @@
 //! Everything is checked before anything has an effect. Layouts are free (2.7.4): the header may lie in several buffers, or in one with
 //! data behind it; the status is the last byte that the device may write.
 
-use bdev::{Features, Io, IoKind};
+use bdev::{Count, Features, Io, IoKind};
 use guest_memory::{Access, Fault, MapView, Segments};
 use reactor::Cx;
 use virtio_spec::blk::{
@@ -40,6 +40,9 @@ pub(super) struct Request {
     pub(super) sector: u64,
     /// The memory as it was when the request was decoded, if it has changed since.
     pub(super) view: Option<MapView>,
+    /// What it counts as, and its bytes.
+    pub(super) count: Count,
+    pub(super) bytes: u32,
     /// What comes after the present step.
     pub(super) plan: Option<Box<Plan>>,
 }
@@ -54,6 +57,8 @@ impl Default for Request {
             status_at: 0,
             sector: 0,
             view: None,
+            count: Count::Other,
+            bytes: 0,
             plan: None,
         }
     }
@@ -191,6 +196,7 @@ pub(super) fn decode(
 ) -> Result<(), Stop> {
     let request = &mut ready.request;
     (request.head, request.disk) = (head, NO_DISK);
+    (request.count, request.bytes) = (Count::Other, 0);
     request.status_at = split_status(chain, &env.view)?;
     request.written_failed = u32::from(chain.writable.is_empty());
     request.written = request.written_failed;
@@ -243,6 +249,8 @@ fn transfer<const WRITE: bool>(
         return Err(IOERR);
     }
     request.disk = index;
+    request.count = if WRITE { Count::Write } else { Count::Read };
+    request.bytes = bytes;
     if !WRITE {
         request.written = bytes.saturating_add(1);
     }

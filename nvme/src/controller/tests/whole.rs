@@ -136,6 +136,14 @@ fn transfer(opcode: u8, nsid: u32, slba: u64, blocks: u32, buffer: u64) -> Sqe {
     sqe
 }
 
+/// What the operator sees: asked from another thread, while the controller's own goes on.
+fn snapshot(guest: &Guest) -> crate::ControllerSnapshot {
+    let handle = guest.handle.clone();
+    let asked = std::thread::spawn(move || handle.snapshot(Duration::from_secs(20)));
+    guest.poll_until("the snapshot", |_| asked.is_finished());
+    asked.join().unwrap().unwrap()
+}
+
 const WRITE: u8 = 1;
 const READ: u8 = 2;
 
@@ -164,9 +172,6 @@ fn data_written_on_one_queue_is_read_on_another() {
     assert_eq!(pairs[0].run(&guest, beyond), Status::LBA_OUT_OF_RANGE);
     let status = pairs[0].run(&guest, transfer(READ, 2, 0, 8, BUFFER));
     assert_eq!(status, Status::INVALID_NAMESPACE_OR_FORMAT);
-    guest.poll_until("counters", |guest| {
-        guest.on_home(|c, _| c.shards.counters().write_commands == 200)
-    });
     let health = guest.fetch(get_log(2, 512), 512);
     assert_eq!(
         (health[64], health[80]),
@@ -179,6 +184,57 @@ fn data_written_on_one_queue_is_read_on_another() {
         (1, 2),
         "the newest error: queue 1, namespace 2"
     );
+}
+
+#[test]
+fn each_queue_and_namespace_has_its_counters() {
+    let (second, thread) = reactor::spawn(reactor::Config::default()).unwrap();
+    let disks = vec![ram_disk(1, 4096), ram_disk(7, 4096)];
+    // Queues are spread: counters come from two reactors.
+    let mut guest = whole_on(disks, vec![second.clone()]);
+    let mut pairs: Vec<Pair> = (1..=3).map(|qid| Pair::new(&mut guest, qid)).collect();
+    let run = |guest: &Guest, pair: &mut Pair, opcode, nsid, slba| {
+        pair.run(guest, transfer(opcode, nsid, slba, 8, BUFFER))
+    };
+    for round in 0..5 {
+        run(&guest, &mut pairs[0], WRITE, 1, round);
+        run(&guest, &mut pairs[1], READ, 7, round);
+        run(&guest, &mut pairs[1], WRITE, 7, round);
+    }
+    let status = run(&guest, &mut pairs[2], READ, 1, 4095);
+    assert_eq!(status, Status::LBA_OUT_OF_RANGE);
+    assert_eq!(pairs[2].run(&guest, Sqe::new(0, 1)), Status::SUCCESS);
+    let snapshot = snapshot(&guest);
+    let counts = |traffic: &bdev::Traffic| {
+        let (read, written) = (traffic.read(), traffic.written());
+        let commands = (read.commands, written.commands, traffic.other().commands);
+        (commands, read.bytes, written.bytes, traffic.errors)
+    };
+    let queues: Vec<_> = snapshot
+        .queues
+        .iter()
+        .map(|it| counts(&it.traffic))
+        .collect();
+    assert_eq!(queues[0].0, (0, 0, 6), "the admin queue: three pairs made");
+    assert_eq!(queues[1], ((0, 5, 0), 0, 5 * 4096, 0));
+    assert_eq!(queues[2], ((5, 5, 0), 5 * 4096, 5 * 4096, 0));
+    assert_eq!(queues[3], ((0, 0, 1), 0, 0, 1));
+    assert!(snapshot.queues.iter().all(|queue| queue.in_flight == 0));
+    let namespaces = snapshot.namespaces.iter();
+    let namespaces: Vec<_> = namespaces
+        .map(|it| (it.nsid, it.bdev.as_str(), counts(&it.traffic)))
+        .collect();
+    let first = (1, "ram1", ((0, 5, 1), 0, 5 * 4096, 1));
+    let other = (7, "ram7", ((5, 5, 0), 5 * 4096, 5 * 4096, 0));
+    assert_eq!(namespaces, [first, other]);
+    // A deleted queue takes nothing from the controller's health page.
+    guest.ok(delete_queue(AdminOpcode::DELETE_IO_SQ, 2));
+    guest.ok(delete_queue(AdminOpcode::DELETE_IO_CQ, 2));
+    let health = guest.fetch(get_log(2, 512), 512);
+    assert_eq!((health[64], health[80]), (5, 10));
+    drop(guest);
+    second.stop();
+    thread.join().unwrap();
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use super::super::sq::MARKS;
 use super::*;
+use crate::handle::ControllerSnapshot;
+use crate::messages::ShardCounters;
 
 impl QueueGroup {
     /// Stops a submission queue. What was taken from it and has not reached a disk is aborted (Base 2.0c, 5.7).
@@ -37,11 +39,35 @@ impl QueueGroup {
     }
 
     /// Removes submission queues whose deletion has come to its end; answers their identifiers one by one.
-    pub(in crate::shard) fn reap_sq(&mut self) -> Option<u16> {
+    pub(in crate::shard) fn reap_sq(&mut self, env: &mut Env) -> Option<u16> {
         let done = |sq: &Sq| sq.deleting && sq.in_flight == 0;
         let mut places = self.sqs.iter_mut();
         let place = places.find(|place| place.as_ref().is_some_and(done))?;
-        place.take().map(|sq| sq.queue.qid())
+        let sq = place.take()?;
+        env.retired.traffic.add(&sq.traffic);
+        Some(sq.queue.qid())
+    }
+
+    /// What all its queues have counted.
+    pub(in crate::shard) fn counters(&self) -> ShardCounters {
+        let mut counters = ShardCounters {
+            interrupts: self.interrupts,
+            ..ShardCounters::default()
+        };
+        for sq in self.sqs.iter().flatten() {
+            counters.traffic.add(&sq.traffic);
+        }
+        counters
+    }
+
+    /// Enters its queues into a snapshot.
+    pub(in crate::shard) fn describe(&self, snapshot: &mut ControllerSnapshot) {
+        let mut interrupts = self.interrupts;
+        for sq in self.sqs.iter().flatten() {
+            let in_flight = sq.in_flight + u32::from(sq.taken()) + u32::from(sq.held.is_some());
+            let interrupts = std::mem::take(&mut interrupts);
+            snapshot.describe_queue(sq.queue.qid(), sq.traffic, interrupts, in_flight);
+        }
     }
 
     /// Whether the completion queue may go.
@@ -153,7 +179,7 @@ impl QueueGroup {
                 let disk = env.disks.get(command.disk);
                 disk.is_none_or(|disk| disk.is_leaving())
             }) {
-                let status = env.refused(sq.queue.qid(), &command, GONE);
+                let status = env.refused(sq, &command, GONE);
                 side.end(cx, env, sq, command, status);
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bdev::test_disk::TestDisk;
-use bdev::{Features, IoKind};
+use bdev::{Features, IoKind, Tally};
 use virtio_spec::blk::*;
 use virtio_spec::feature::RING_PACKED;
 
@@ -305,8 +305,27 @@ fn the_operator_sees_features_and_queues() {
     assert!(snapshot.queues.iter().all(|it| it.size == 64 && !it.packed));
     let on_first = snapshot.queues.iter().filter(|it| it.lcore == 0).count();
     assert!(on_first < 4, "spread over reactors");
+    assert_eq!(snapshot.queues[2].traffic.commands(), 0, "it has not ended");
     disk.release(1);
     queues[0].used();
+    disk.script(|script| script.gated = false);
+    let at = rig.alloc(1024);
+    let data = [buffer(at, 1024)];
+    assert_eq!(rig.run(&mut queues[1], T_OUT, 0, &data).0, S_OK);
+    assert_eq!(rig.run(&mut queues[1], T_IN, 0, &data).0, S_OK);
+    assert_eq!(rig.run(&mut queues[1], T_FLUSH, 0, &[]).0, S_OK);
+    assert_ne!(rig.run(&mut queues[1], T_IN, 99, &data).0, S_OK);
+    let snapshot = rig.handle.snapshot(super::rig::PATIENCE).unwrap();
+    let tally = |commands, bytes| Tally { commands, bytes };
+    let [first, third] = [0, 2].map(|at| snapshot.queues[at].traffic);
+    assert_eq!(
+        (first.read(), first.written()),
+        (tally(1, 1024), tally(1, 1024))
+    );
+    assert_eq!((first.other(), first.errors), (tally(1, 0), 1));
+    assert_eq!((third.read(), third.commands()), (tally(1, 512), 1));
+    assert!(snapshot.queues[0].interrupts > 0);
+    assert_eq!(snapshot.queues[1].interrupts, 0);
     let handle = rig.handle.clone();
     rig.hang_up();
     super::rig::wait_for("the end of the device", || {

@@ -31,6 +31,8 @@ impl Queue {
             ring: None,
             watch,
             signal: Signal::new(setup.interrupt.clone(), env.coalescing),
+            traffic: Traffic::default(),
+            interrupts: 0,
             chain: Chain::default(),
             ready: Default::default(),
             front: 0,
@@ -221,6 +223,8 @@ impl Queue {
             packed: self.setup.features & virtio_spec::feature::RING_PACKED != 0,
             lcore,
             in_flight: u16::try_from(in_flight).unwrap_or(u16::MAX),
+            traffic: self.traffic,
+            interrupts: self.interrupts,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bdev::Traffic;
 use crossbeam_channel::{Sender, bounded};
-use reactor::{Ack, Gone, ReactorHandle};
+use reactor::{Ack, Gone, ReactorHandle, Reply};
 
 use crate::namespace::NamespaceSet;
 
@@ -90,7 +90,7 @@ impl ControllerSnapshot {
 /// lets go too.
 #[derive(Debug)]
 pub(crate) struct Gather {
-    reply: Sender<ControllerSnapshot>,
+    reply: Option<Reply<ControllerSnapshot>>,
     /// `None` until the controller has said something: what it never saw is not answered.
     snapshot: Mutex<Option<ControllerSnapshot>>,
 }
@@ -106,9 +106,9 @@ impl Gather {
 impl Drop for Gather {
     fn drop(&mut self) {
         let snapshot = self.snapshot.get_mut();
-        if let Some(snapshot) = snapshot.unwrap_or_else(PoisonError::into_inner).take() {
-            // Whoever asked may have stopped waiting.
-            let _ = self.reply.try_send(snapshot);
+        let snapshot = snapshot.unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(snapshot), Some(reply)) = (snapshot, self.reply.take()) {
+            reply.send(snapshot);
         }
     }
 }
@@ -129,20 +129,26 @@ impl ControllerHandle {
         self.home.wake();
     }
 
-    /// Describes the controller. Not from a reactor's own thread: each reactor that serves it adds its part.
+    /// Has the controller described to `reply`, on one of its reactors: each that serves it adds its part. Never if it is gone.
+    pub fn describe(&self, reply: Reply<ControllerSnapshot>) {
+        // If the controller is gone the message is dropped, and with it the reply.
+        let _ = self.mailbox.send(Control::Snapshot(Gather {
+            reply: Some(reply),
+            snapshot: Mutex::default(),
+        }));
+        self.home.wake();
+    }
+
+    /// Describes the controller. Not from a reactor's own thread.
     ///
     /// # Errors
     /// [`Gone`] if it has ended or does not answer within `timeout`.
     pub fn snapshot(&self, timeout: Duration) -> Result<ControllerSnapshot, Gone> {
-        let (reply, receiver) = bounded(1);
-        let gather = Gather {
-            reply,
-            snapshot: Mutex::default(),
-        };
-        self.mailbox
-            .send(Control::Snapshot(gather))
-            .map_err(|_| Gone)?;
-        self.home.wake();
+        let (sender, receiver) = bounded(1);
+        self.describe(Reply::new(move |snapshot| {
+            // Whoever asked may have stopped waiting.
+            let _ = sender.try_send(snapshot);
+        }));
         receiver.recv_timeout(timeout).map_err(|_| Gone)
     }
 }

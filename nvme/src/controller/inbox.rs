@@ -51,7 +51,6 @@ impl Controller {
         while let Ok(control) = self.mailbox.try_recv() {
             match control {
                 Control::Namespaces(set, ack) => self.show_namespaces(set, &ack),
-                // Whoever asked may have stopped waiting.
                 Control::Snapshot(gather) => self.describe(gather),
             }
             busy = true;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bdev::{SharedBdev, Traffic};
 use crossbeam_channel::{Sender, bounded};
-use reactor::{Ack, Gone, ReactorHandle};
+use reactor::{Ack, Gone, ReactorHandle, Reply};
 
 use super::config::Coalescing;
 
@@ -54,7 +54,7 @@ pub struct BlkSnapshot {
 /// lets go too.
 #[derive(Debug)]
 pub(crate) struct Gather {
-    reply: Sender<BlkSnapshot>,
+    reply: Option<Reply<BlkSnapshot>>,
     /// `None` until the device has said something: what it never saw is not answered.
     snapshot: Mutex<Option<BlkSnapshot>>,
 }
@@ -70,10 +70,10 @@ impl Gather {
 impl Drop for Gather {
     fn drop(&mut self) {
         let snapshot = self.snapshot.get_mut();
-        if let Some(mut snapshot) = snapshot.unwrap_or_else(PoisonError::into_inner).take() {
+        let snapshot = snapshot.unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(mut snapshot), Some(reply)) = (snapshot, self.reply.take()) {
             snapshot.queues.sort_unstable_by_key(|queue| queue.index);
-            // Whoever asked may have stopped waiting.
-            let _ = self.reply.try_send(snapshot);
+            reply.send(snapshot);
         }
     }
 }
@@ -109,20 +109,24 @@ impl BlkHandle {
         self.send(Control::Coalescing(coalescing));
     }
 
+    /// Has the device described to `reply`, on one of its reactors; never if it is gone.
+    pub fn describe(&self, reply: Reply<BlkSnapshot>) {
+        self.send(Control::Snapshot(Gather {
+            reply: Some(reply),
+            snapshot: Mutex::default(),
+        }));
+    }
+
     /// Describes the device. Not from a reactor's own thread.
     ///
     /// # Errors
     /// [`Gone`] if it has ended or does not answer within `timeout`.
     pub fn snapshot(&self, timeout: Duration) -> Result<BlkSnapshot, Gone> {
-        let (reply, receiver) = bounded(1);
-        let gather = Gather {
-            reply,
-            snapshot: Mutex::default(),
-        };
-        match self.mailbox.send(Control::Snapshot(gather)) {
-            Ok(()) => self.home.wake(),
-            Err(_) => return Err(Gone),
-        }
+        let (sender, receiver) = bounded(1);
+        self.describe(Reply::new(move |snapshot| {
+            // Whoever asked may have stopped waiting.
+            let _ = sender.try_send(snapshot);
+        }));
         receiver.recv_timeout(timeout).map_err(|_| Gone)
     }
 }

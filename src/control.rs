@@ -28,6 +28,7 @@ use crate::disks::Disks;
 use crate::logging::Logging;
 use crate::nvmf::{ListenerId, Nvmf};
 use crate::options::{Notifications, Options};
+use crate::telemetry::Gathering;
 use crate::virtio_blk::{BasePath, VirtioBlk};
 pub(crate) use helpers::Helpers;
 use helpers::Job;
@@ -110,6 +111,7 @@ pub(crate) struct Control {
     pub(crate) blk: VirtioBlk,
     pub(crate) options: Options,
     pub(crate) notifications: Notifications,
+    pub(crate) gathering: Gathering,
     state: State,
     init: Init,
     wait_for_rpc: bool,
@@ -134,6 +136,7 @@ impl Control {
             blk: VirtioBlk::new(parts.sockets),
             options: Options::default(),
             notifications: Notifications::default(),
+            gathering: Gathering::default(),
             state: State::Startup,
             init: Init {
                 go: Some(parts.go),
@@ -183,7 +186,10 @@ impl Control {
                 let reason = "the daemon is shutting down";
                 request.responder.err(RpcError::wrong_state(reason));
             }
-            Message::Call(request) => methods.offered.dispatch(self, self.state, request),
+            Message::Call(request) => {
+                self.gathering.requests += 1;
+                methods.offered.dispatch(self, self.state, request);
+            }
             Message::Configure(request) => methods.all.dispatch(self, self.state, request),
             Message::StartupReplayed if self.wait_for_rpc => {
                 self.serve();
@@ -299,4 +305,4 @@ pub(crate) fn done() -> Result<serde_json::Value, RpcError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -15,6 +15,7 @@ mod namespace;
 mod nvmf_query;
 mod params;
 mod subsystem;
+mod telemetry;
 mod thread;
 mod transport;
 mod vfu;
@@ -48,5 +49,6 @@ pub(crate) fn table() -> Result<Table, RegistryError> {
     vhost::register(&mut table)?;
     vfu::register(&mut table)?;
     compat::register(&mut table)?;
+    telemetry::register(&mut table)?;
     Ok(table)
 }

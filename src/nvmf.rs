@@ -133,7 +133,7 @@ pub(crate) struct Address {
 }
 
 /// Numbers listeners over the daemon's life, so that news of one that is gone is not taken for another's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ListenerId(u64);
 
 /// An endpoint of a subsystem.
@@ -150,6 +150,8 @@ pub(crate) struct Listener {
     endpoint: EndpointHandle,
     /// The last client's.
     controller: Option<ControllerHandle>,
+    /// Clients so far.
+    connections: u64,
 }
 
 impl Listener {
@@ -158,6 +160,25 @@ impl Listener {
         self.controller
             .as_ref()
             .filter(|_| self.endpoint.is_connected())
+    }
+
+    pub(crate) fn id(&self) -> ListenerId {
+        self.id
+    }
+
+    /// Of each controller behind it.
+    pub(crate) fn cntlid(&self) -> u16 {
+        self.cntlid
+    }
+
+    /// Its home reactor.
+    pub(crate) fn lcore(&self) -> u32 {
+        self.home.lcore()
+    }
+
+    /// Clients so far.
+    pub(crate) fn connections(&self) -> u64 {
+        self.connections
     }
 }
 
@@ -262,6 +283,7 @@ impl Nvmf {
                 controller.set_namespaces(shown, Ack::with(|| {}));
             }
             listener.controller = Some(controller);
+            listener.connections += 1;
             return;
         }
     }

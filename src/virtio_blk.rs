@@ -52,7 +52,7 @@ impl Transport {
 }
 
 /// Numbers endpoints over the daemon's life, so that news of one that is gone is not taken for another's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct EndpointId(u64);
 
 /// What an operator says about an endpoint when making it.
@@ -126,6 +126,20 @@ impl BlkEndpoint {
         self.client.as_ref().filter(|_| self.socket.is_connected())
     }
 
+    pub(crate) fn id(&self) -> EndpointId {
+        self.id
+    }
+
+    /// Its home reactor.
+    pub(crate) fn lcore(&self) -> u32 {
+        self.home.lcore()
+    }
+
+    /// Clients so far.
+    pub(crate) fn connections(&self) -> u64 {
+        self.sessions.into()
+    }
+
     /// Where clients connect.
     pub(crate) fn path(&self) -> &Path {
         self.socket.path()
@@ -167,6 +181,11 @@ impl VirtioBlk {
             vhost_base: base,
             last: 0,
         }
+    }
+
+    /// All of both transports.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &BlkEndpoint> {
+        self.endpoints.iter()
     }
 
     /// All of one transport.

@@ -56,6 +56,7 @@ impl Control {
         self.disks.abandon();
         self.init.waiting.clear();
         self.waits.abandon();
+        self.gathering.abandon();
         drop(self.server.take());
         if let Some(server) = self.serving.take() {
             server.shutdown(Duration::from_secs(1));

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
-use reactor::Ack;
+use reactor::{Ack, ReactorHandle};
 use rpc::{Params, Request, Responder, RpcError, State};
 use serde_json::{Value, json};
 
@@ -13,12 +13,17 @@ type Answer = Receiver<Result<Value, RpcError>>;
 
 /// A control thread without reactors, and its mail.
 fn control() -> (Control, Receiver<Message>, Methods) {
+    control_of(Vec::new())
+}
+
+/// A control thread of these reactors, and its mail.
+pub(crate) fn control_of(reactors: Vec<ReactorHandle>) -> (Control, Receiver<Message>, Methods) {
     let (inbox, messages) = unbounded();
     let (go, _) = bounded(1);
     let parts = Parts {
         inbox,
         logging: Logging::start(Level::Notice).expect("logs"),
-        reactors: Vec::new(),
+        reactors,
         server: None,
         go,
         wait_for_rpc: false,
@@ -31,6 +36,19 @@ fn control() -> (Control, Receiver<Message>, Methods) {
         all: crate::methods::table().expect("methods").into(),
     };
     (Control::new(parts, helpers), messages, methods)
+}
+
+impl Control {
+    /// Ends [`Control::run_until_left`].
+    pub(crate) fn leave(&mut self) {
+        self.ended = true;
+    }
+
+    /// Works until something leaves.
+    pub(crate) fn run_until_left(&mut self, mail: &Receiver<Message>, methods: &Methods) {
+        self.run(mail, methods);
+        self.ended = false;
+    }
 }
 
 fn responder() -> (Responder, Answer) {
@@ -49,8 +67,12 @@ fn request(method: &str, params: Value) -> (Request, Answer) {
     (request, answer)
 }
 
-/// Lets it work until `last` has run.
-fn run_until(control: &mut Control, messages: &Receiver<Message>, methods: &Methods) {
+/// Lets it work until it has read the mail that is there.
+pub(crate) fn run_until_mail_is_read(
+    control: &mut Control,
+    messages: &Receiver<Message>,
+    methods: &Methods,
+) {
     let inbox = control.inbox();
     let end = move |control: &mut Control| control.ended = true;
     inbox.send(Message::Run(Box::new(end))).expect("its mail");
@@ -70,10 +92,10 @@ fn a_wait_ends_with_its_last_token() {
     let ack = control.wait(Some(responder), timeout, late(), reply_done);
     let other = ack.clone();
     drop(ack);
-    run_until(&mut control, &messages, &methods);
+    run_until_mail_is_read(&mut control, &messages, &methods);
     assert!(answer.try_recv().is_err(), "somebody is not done");
     drop(other);
-    run_until(&mut control, &messages, &methods);
+    run_until_mail_is_read(&mut control, &messages, &methods);
     assert_eq!(answer.try_recv(), Ok(Ok(json!(true))));
 }
 
@@ -88,12 +110,12 @@ fn a_wait_that_takes_too_long_is_answered_and_still_ends() {
         flag.set(true);
     };
     let ack: Ack = control.wait(Some(responder), Duration::ZERO, late(), done);
-    run_until(&mut control, &messages, &methods);
+    run_until_mail_is_read(&mut control, &messages, &methods);
     let answered = answer.try_recv().expect("an answer");
     assert_eq!(answered, Err(late()));
     assert!(!ended.get());
     drop(ack);
-    run_until(&mut control, &messages, &methods);
+    run_until_mail_is_read(&mut control, &messages, &methods);
     assert!(ended.get());
 }
 

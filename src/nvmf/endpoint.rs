@@ -101,6 +101,7 @@ impl Control {
             home,
             endpoint,
             controller: None,
+            connections: 0,
         });
         Ok(())
     }

@@ -10,6 +10,7 @@ mod hostile;
 mod life;
 mod nvmf;
 mod spdk_client;
+mod telemetry;
 mod vfu_rpc;
 mod vhost_rpc;
 mod vhost_user;

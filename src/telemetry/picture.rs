@@ -1,6 +1,8 @@
 //! Answers put together.
 
-use bdev::{IoStats, OpStats};
+use std::collections::BTreeMap;
+
+use bdev::{IoStats, LatencyHistogram, OpStats};
 use nvme::ControllerSnapshot;
 use reactor::{Mode, tick_rate, ticks};
 use virtio::BlkSnapshot;
@@ -32,7 +34,7 @@ impl Control {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
-            latency_bounds_ns: Vec::new(),
+            latency_bounds_ns: LatencyHistogram::bounds_ns().to_vec(),
             reactors: (0..self.reactors.len())
                 .map(|at| self.reactor(at))
                 .collect(),
@@ -97,13 +99,16 @@ impl Control {
             block_size: info.block_size,
             num_blocks: info.num_blocks,
             claimed: disk.claim.is_some(),
-            read: op(&sum.read),
-            write: op(&sum.write),
+            read: timed(&sum.read, &sum.read_latency),
+            write: timed(&sum.write, &sum.write_latency),
             unmap: op(&sum.unmap),
             flush: op(&sum.flush),
             write_zeroes: op(&sum.write_zeroes),
             compare: op(&sum.compare),
-            failed: sum.failed,
+            failed: sum.failures.total(),
+            errors: errors(&sum),
+            in_flight: sum.in_flight,
+            queued: sum.held,
             ..BdevTelemetry::default()
         }
     }
@@ -191,6 +196,21 @@ impl Control {
             ..ControllerTelemetry::default()
         }
     }
+}
+
+fn timed(stats: &OpStats, latency: &LatencyHistogram) -> OpTelemetry {
+    OpTelemetry {
+        buckets: latency.counts().to_vec(),
+        ..op(stats)
+    }
+}
+
+fn errors(stats: &IoStats) -> BTreeMap<String, u64> {
+    let named = stats.failures.named().into_iter();
+    let found = named.filter(|(_, count)| *count > 0);
+    found
+        .map(|(name, count)| (name.to_owned(), count))
+        .collect()
 }
 
 fn op(stats: &OpStats) -> OpTelemetry {

@@ -32,7 +32,8 @@ pub(crate) struct Telemetry {
     pub(crate) version: String,
     pub(crate) pid: u32,
     pub(crate) uptime_ms: u64,
-    /// Upper bounds of the latency buckets in nanoseconds, each included; a last bucket without bound follows.
+    /// Bounds of the latency buckets in nanoseconds, ascending: a bucket has what took less than its bound; a last bucket has the
+    /// rest.
     pub(crate) latency_bounds_ns: Vec<u64>,
     pub(crate) reactors: Vec<ReactorTelemetry>,
     pub(crate) bdevs: Vec<BdevTelemetry>,
@@ -201,6 +202,27 @@ pub(crate) struct QueueCounters {
     pub(crate) interrupts: u64,
 }
 
+impl QueueCounters {
+    fn pairs(&mut self, other: &Self) -> [(&mut u64, u64); 7] {
+        [
+            (&mut self.commands, other.commands),
+            (&mut self.read_ops, other.read_ops),
+            (&mut self.read_bytes, other.read_bytes),
+            (&mut self.write_ops, other.write_ops),
+            (&mut self.written_bytes, other.written_bytes),
+            (&mut self.errors, other.errors),
+            (&mut self.interrupts, other.interrupts),
+        ]
+    }
+
+    /// Adds another queue's.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (sum, more) in self.pairs(other) {
+            *sum = sum.saturating_add(more);
+        }
+    }
+}
+
 /// A queue of a guest.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -221,11 +243,9 @@ pub(crate) struct QueueTelemetry {
 pub(crate) struct NamespaceTelemetry {
     pub(crate) nsid: u32,
     pub(crate) bdev: String,
-    pub(crate) read_ops: u64,
-    pub(crate) read_bytes: u64,
-    pub(crate) write_ops: u64,
-    pub(crate) written_bytes: u64,
-    pub(crate) errors: u64,
+    /// Without interrupts, which are a queue's.
+    #[serde(flatten)]
+    pub(crate) counters: QueueCounters,
 }
 
 /// The RPC socket.

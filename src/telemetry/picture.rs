@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bdev::{IoStats, LatencyHistogram, OpStats};
+use bdev::{IoStats, LatencyHistogram, OpStats, Traffic};
 use nvme::ControllerSnapshot;
 use reactor::{Mode, tick_rate, ticks};
 use virtio::BlkSnapshot;
@@ -130,13 +130,19 @@ impl Control {
             qid: queue.qid,
             entries: queue.entries,
             lcore: queue.lcore,
-            ..QueueTelemetry::default()
+            in_flight: queue.in_flight.into(),
+            counters: counters(&queue.traffic, queue.interrupts),
         });
+        let counted = |nsid: u32| {
+            let mut namespaces = snapshot?.namespaces.iter();
+            let found = namespaces.find(|it| it.nsid == nsid)?;
+            Some(counters(&found.traffic, 0))
+        };
         let namespaces = subsystem.namespaces.iter();
         let namespaces = namespaces.map(|(nsid, entry)| NamespaceTelemetry {
             nsid: *nsid,
             bdev: entry.bdev_name.clone(),
-            ..NamespaceTelemetry::default()
+            counters: counted(*nsid).unwrap_or_default(),
         });
         ControllerTelemetry {
             kind: "nvme".to_owned(),
@@ -172,12 +178,17 @@ impl Control {
             entries: queue.size.into(),
             lcore: queue.lcore,
             in_flight: queue.in_flight.into(),
-            ..QueueTelemetry::default()
+            counters: counters(&queue.traffic, queue.interrupts),
         });
+        let queues: Vec<_> = queues.collect();
+        let mut sum = QueueCounters::default();
+        for queue in &queues {
+            sum.add(&queue.counters);
+        }
         let namespaces = endpoint.disk().map(|disk| NamespaceTelemetry {
             nsid: 1,
             bdev: disk.name.clone(),
-            ..NamespaceTelemetry::default()
+            counters: sum,
         });
         let kind = match endpoint.transport {
             Transport::VfioUser => "vfu_virtio_blk",
@@ -191,10 +202,22 @@ impl Control {
             responding: endpoint.client().is_none() || self.gathering.is_fresh(party),
             lcore: endpoint.lcore(),
             connections: endpoint.connections(),
-            queues: queues.collect(),
+            queues,
             namespaces: namespaces.into_iter().collect(),
             ..ControllerTelemetry::default()
         }
+    }
+}
+
+fn counters(traffic: &Traffic, interrupts: u64) -> QueueCounters {
+    QueueCounters {
+        commands: traffic.commands(),
+        read_ops: traffic.read().commands,
+        read_bytes: traffic.read().bytes,
+        write_ops: traffic.written().commands,
+        written_bytes: traffic.written().bytes,
+        errors: traffic.errors,
+        interrupts,
     }
 }
 

@@ -1,8 +1,17 @@
 //! The command line.
 
 mod bench;
+mod completions;
+mod connection;
+mod get;
+mod limit;
+mod man;
 mod rpc;
+mod saved;
 mod serve;
+mod table;
+#[cfg_attr(not(test), expect(dead_code, reason = "for the full-screen view"))]
+mod units;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -36,23 +45,46 @@ struct Cli {
 enum Command {
     /// Run the daemon (in the foreground)
     Serve(Box<ServeArgs>),
+    /// Show what a running daemon has, as a table or JSON
+    Get(get::GetArgs),
+    /// Show or set the rate limits of a bdev
+    Limit(limit::LimitArgs),
+    /// Write down the configuration of a running daemon
+    Save(saved::SaveArgs),
+    /// Load a configuration into a running daemon
+    Load(saved::LoadArgs),
     /// Call a method of a running daemon
     Rpc(rpc::RpcArgs),
     /// Measure an endpoint with a guest's load, without a guest
     Bench(bench::BenchArgs),
+    /// Print a script that completes commands in a shell
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages
+    Man(man::ManArgs),
 }
 
 /// Parses the command line and does what it says.
 pub(crate) fn main() -> ExitCode {
+    completions::answer();
     let result = match Cli::parse().command {
-        Command::Serve(args) => crate::daemon::run(&args),
+        Command::Serve(args) => {
+            return crate::daemon::run(&args).unwrap_or_else(|error| fail(&error));
+        }
+        Command::Get(args) => get::run(&args),
+        Command::Limit(args) => limit::run(&args),
+        Command::Save(args) => saved::save(&args),
+        Command::Load(args) => saved::load(&args),
         Command::Rpc(args) => rpc::run(args),
-        Command::Bench(args) => bench::bench(&args).map(|()| ExitCode::SUCCESS),
+        Command::Bench(args) => bench::bench(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     };
-    result.unwrap_or_else(|error| {
-        complain(&format!("vtarget: {error:#}"));
-        ExitCode::FAILURE
-    })
+    result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    complain(&format!("vtarget: {error:#}"));
+    connection::exit_code(error)
 }
 
 /// Prints an answer to standard output. A reader that has gone (`| head`) is no error.

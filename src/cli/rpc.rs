@@ -1,13 +1,11 @@
 //! `vtarget rpc`: one call, for people without `rpc.py`.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::Duration;
-
-use anyhow::{Context, bail};
 use clap::Args;
-use rpc::{Client, ClientError, ClientOptions};
+use clap_complete::ArgValueCompleter;
 use serde_json::{Map, Value};
+
+use super::completions;
+use super::connection::{Connection, Usage};
 
 const EXAMPLES: &str = "\
 Parameters are key=value pairs, or one JSON object. A value that is JSON (a number, true, [1,2], {…}, \"text\") is taken as
@@ -19,21 +17,17 @@ Examples:
   vtarget rpc nvmf_subsystem_add_ns nqn=nqn.2026-11.io.example:vm0 namespace.bdev_name=disk0
   vtarget rpc bdev_get_bdevs '{\"name\": \"disk0\"}'
 
-The result is printed as JSON. A refused call prints code and reason to standard error and exits with 1.";
+The result is printed as JSON. A refused call prints code and reason to standard error and exits with 1; 3 says that no daemon
+answers.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RpcArgs {
-    /// RPC socket of the daemon
-    #[arg(short = 's', long, visible_short_alias = 'r', value_name = "PATH", default_value = super::DEFAULT_RPC_SOCKET)]
-    socket: PathBuf,
-
-    /// Seconds to wait for the answer
-    #[arg(short = 't', long, value_name = "SECONDS", default_value_t = 60.0)]
-    timeout: f64,
+    #[command(flatten)]
+    connection: Connection,
 
     /// The method
-    #[arg(value_name = "METHOD")]
+    #[arg(value_name = "METHOD", add = ArgValueCompleter::new(completions::methods))]
     method: String,
 
     /// Its parameters
@@ -41,36 +35,33 @@ pub(crate) struct RpcArgs {
     params: Vec<String>,
 }
 
-pub(crate) fn run(args: RpcArgs) -> anyhow::Result<ExitCode> {
+/// Calls and prints the result.
+///
+/// # Errors
+/// The parameters make no sense, the daemon does not answer, or it refuses.
+pub(super) fn run(args: RpcArgs) -> anyhow::Result<()> {
     let params = parse_params(&args.params)?;
-    let options = ClientOptions {
-        timeout: Duration::try_from_secs_f64(args.timeout).context("--timeout")?,
-        ..ClientOptions::default()
-    };
-    let mut client = Client::connect(&args.socket, options)?;
-    match client.call(&args.method, params) {
-        Ok(Value::String(text)) => super::say(&text),
-        Ok(result) => super::say(&serde_json::to_string_pretty(&result)?),
-        Err(ClientError::Rpc(error)) => {
-            super::complain(&format!("{}: {error}", args.method));
-            return Ok(ExitCode::FAILURE);
-        }
-        Err(error) => return Err(error.into()),
+    match args.connection.call(&args.method, params)? {
+        Value::String(text) => super::say(&text),
+        result => super::say(&serde_json::to_string_pretty(&result)?),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// The parameters of a call from words of the command line; `null` if there are none.
-fn parse_params(words: &[String]) -> anyhow::Result<Value> {
+fn parse_params(words: &[String]) -> Result<Value, Usage> {
     if let [json] = words
         && json.trim_start().starts_with(['{', '['])
     {
-        return serde_json::from_str(json).context("the parameters are not valid JSON");
+        return serde_json::from_str(json)
+            .map_err(|error| Usage(format!("the parameters are not valid JSON: {error}")));
     }
     let mut params = Map::new();
     for word in words {
         let Some((key, text)) = word.split_once('=') else {
-            bail!("`{word}` is no parameter: give key=value, or one JSON object");
+            return Err(Usage(format!(
+                "`{word}` is no parameter: give key=value, or one JSON object"
+            )));
         };
         let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
         insert(&mut params, key, value)?;
@@ -83,14 +74,14 @@ fn parse_params(words: &[String]) -> anyhow::Result<Value> {
 }
 
 /// Puts a value under a dotted key.
-fn insert(params: &mut Map<String, Value>, key: &str, value: Value) -> anyhow::Result<()> {
+fn insert(params: &mut Map<String, Value>, key: &str, value: Value) -> Result<(), Usage> {
     if key.split('.').any(str::is_empty) {
-        bail!("`{key}` is no key");
+        return Err(Usage(format!("`{key}` is no key")));
     }
     match key.split_once('.') {
         None => {
             if params.insert(key.to_owned(), value).is_some() {
-                bail!("`{key}` is given twice");
+                return Err(Usage(format!("`{key}` is given twice")));
             }
         }
         Some((first, rest)) => {
@@ -98,7 +89,9 @@ fn insert(params: &mut Map<String, Value>, key: &str, value: Value) -> anyhow::R
                 .entry(first)
                 .or_insert_with(|| Value::Object(Map::new()));
             let Value::Object(inner) = inner else {
-                bail!("`{first}` is given both as a value and as an object");
+                return Err(Usage(format!(
+                    "`{first}` is given both as a value and as an object"
+                )));
             };
             insert(inner, rest, value)?;
         }

@@ -1,6 +1,9 @@
-//! The disks that exist, by name.
+//! The disks that exist, by name; who has each for itself, and who stands on whom.
+
+mod layers;
 
 use std::collections::BTreeSet;
+use std::fmt::{Display, Formatter};
 use std::sync::{Arc, Weak};
 
 use bdev::{Bdev, BdevInfo, SharedBdev};
@@ -9,6 +12,8 @@ use rpc::{Responder, RpcError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+pub(crate) use layers::{Layer, LayerId, Recipe};
+
 /// Which methods a disk belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -16,13 +21,48 @@ pub(crate) enum Kind {
     Null,
     Uring,
     Aio,
+    Passthru,
 }
 
-/// A namespace that has a disk for itself.
+impl Kind {
+    /// Whether such a disk is always as long as the one it stands on.
+    pub(crate) fn follows_base(self) -> bool {
+        matches!(self, Self::Passthru)
+    }
+}
+
+/// Who has a disk for itself: SPDK's claim of the kind "exclusive_write".
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Claim {
-    pub(crate) nqn: String,
-    pub(crate) nsid: u32,
+pub(crate) enum Claim {
+    /// Guests see it under this number.
+    Namespace { nqn: String, nsid: u32 },
+    /// Decorators stand on it.
+    Module {
+        /// SPDK's name of the module.
+        module: &'static str,
+        /// What it made of the disk, for messages: names of bdevs.
+        owner: String,
+    },
+}
+
+impl Claim {
+    /// The subsystem, if guests see the disk as a namespace.
+    pub(crate) fn nqn(&self) -> Option<&str> {
+        match self {
+            Self::Namespace { nqn, .. } => Some(nqn),
+            Self::Module { .. } => None,
+        }
+    }
+}
+
+impl Display for Claim {
+    /// As the end of "the disk is …".
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Namespace { nqn, nsid } => write!(f, "namespace {nsid} of {nqn}"),
+            Self::Module { module, owner } => write!(f, "the base of {owner} (module {module})"),
+        }
+    }
 }
 
 /// Hints that `bdev_get_bdevs` shows, in blocks; zero is none.
@@ -48,6 +88,10 @@ pub(crate) struct Disk {
     pub(crate) params: Value,
     pub(crate) hints: Hints,
     pub(crate) claim: Option<Claim>,
+    /// The disk it stands on.
+    pub(crate) base: Option<String>,
+    /// The request that made it, for a decorator that was asked for.
+    pub(crate) layer: Option<LayerId>,
 }
 
 impl Disk {
@@ -80,6 +124,9 @@ pub(crate) struct Disks {
     reserved: BTreeSet<String>,
     waiting: Vec<Waiting>,
     last_waiting: u64,
+    /// Decorators that were asked for, whether their bases exist or not.
+    layers: Vec<Layer>,
+    last_layer: u64,
 }
 
 fn no_such(name: &str) -> RpcError {
@@ -195,6 +242,24 @@ impl Disks {
         Ok(disk)
     }
 
+    /// Lets go of the name and the UUID of a disk that is no more.
+    pub(crate) fn release_names(&mut self, disk: &Disk) {
+        self.release(&disk.name);
+        self.release(&disk.uuid.hyphenated().to_string());
+    }
+
+    /// Ends the claim of decorators on a disk, unless one still stands there.
+    pub(crate) fn release_module_claim(&mut self, base: &str) {
+        if !self.children(base).is_empty() {
+            return;
+        }
+        if let Some(disk) = self.disks.iter_mut().find(|disk| disk.name == base)
+            && matches!(disk.claim, Some(Claim::Module { .. }))
+        {
+            disk.claim = None;
+        }
+    }
+
     /// Ends a namespace's claim to a disk, if it still has it.
     pub(crate) fn release_claim(&mut self, bdev: &Weak<dyn Bdev>, claim: &Claim) {
         for disk in &mut self.disks {
@@ -208,10 +273,25 @@ impl Disks {
     /// Ends all claims of a subsystem that is gone.
     pub(crate) fn release_claims(&mut self, nqn: &str) {
         for disk in &mut self.disks {
-            if disk.claim.as_ref().is_some_and(|claim| claim.nqn == nqn) {
+            if disk.claim.as_ref().and_then(Claim::nqn) == Some(nqn) {
                 disk.claim = None;
             }
         }
+    }
+
+    /// The names of the disks that stand directly on this one.
+    pub(crate) fn children(&self, name: &str) -> Vec<String> {
+        let above = self
+            .disks
+            .iter()
+            .filter(|it| it.base.as_deref() == Some(name));
+        above.map(|it| it.name.clone()).collect()
+    }
+
+    /// What is at the bottom under a disk: itself if it stands on none.
+    pub(crate) fn root<'a>(&'a self, disk: &'a Disk) -> &'a Disk {
+        let below = disk.base.as_deref().and_then(|base| self.find(base).ok());
+        below.map_or(disk, |base| self.root(base))
     }
 
     /// Keeps a call until a disk of that name appears; gives a number to take it back with.

@@ -24,6 +24,7 @@ mod methods;
 mod nvmf;
 mod options;
 mod replay;
+mod stacking;
 mod telemetry;
 mod virtio_blk;
 

@@ -6,6 +6,7 @@
 mod bdev;
 mod bdev_create;
 mod bdev_delete;
+mod bdev_passthru;
 mod bdev_stats;
 mod blk;
 mod compat;
@@ -25,6 +26,7 @@ use rpc::{Registry, RegistryError};
 
 use crate::control::Control;
 
+pub(crate) use bdev::registered;
 pub(crate) use framework::is_subsystem;
 
 type Table = Registry<Control>;
@@ -41,6 +43,7 @@ pub(crate) fn table() -> Result<Table, RegistryError> {
     bdev::register(&mut table)?;
     bdev_create::register(&mut table)?;
     bdev_delete::register(&mut table)?;
+    bdev_passthru::register(&mut table)?;
     bdev_stats::register(&mut table)?;
     transport::register(&mut table)?;
     subsystem::register(&mut table)?;

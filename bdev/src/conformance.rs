@@ -70,6 +70,8 @@ pub struct Subject {
     /// Changes its length to this many blocks from outside; the suite then calls `rescan`. `None` if only
     /// [`crate::Bdev::resize`] can, or nothing.
     pub set_len: Option<fn(&Subject, u64)>,
+    /// Whether a request may end later than in `submit`, so that a small ring gets full.
+    pub uses_ring: bool,
     /// Files, loop devices and the like, put away when the case is over.
     pub keep: Box<dyn Keep>,
 }

@@ -19,6 +19,7 @@
 //! | [`malloc`] | Malloc disk | at once | memory taken on first write, given back by unmap |
 //! | [`null`] | Null disk | at once | reads leave memory as it was |
 //! | [`uring`] | URING bdev, AIO disk | by the ring | files and block devices, direct I/O where possible |
+//! | [`passthru`] | passthru | as its base | another name for a disk |
 //!
 //! `unsafe` is denied but for one call of `statx`, which no safe wrapper makes ([`uring`] asks for the alignment of direct I/O).
 //!
@@ -35,6 +36,8 @@ mod io;
 mod limit;
 pub mod malloc;
 pub mod null;
+mod over;
+pub mod passthru;
 mod stats;
 #[cfg(test)]
 mod suites;

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::SharedBdev;
 use crate::conformance::{Keep, Spec, Subject};
 use crate::conformance_tests;
 use crate::malloc::{self, MallocOptions};
 use crate::null::{self, NullOptions};
+use crate::passthru;
 use crate::test_loop::LoopDevice;
 use crate::uring::{self, Product, UringOptions};
 
@@ -25,6 +27,7 @@ fn malloc_disk(spec: Spec) -> Option<Subject> {
     (!spec.readonly).then(|| Subject {
         bdev: malloc::create(options).unwrap(),
         set_len: None,
+        uses_ring: false,
         keep: Box::new(()),
     })
 }
@@ -40,6 +43,7 @@ fn null_disk(spec: Spec) -> Option<Subject> {
     (!spec.readonly).then(|| Subject {
         bdev: null::create(options).unwrap(),
         set_len: None,
+        uses_ring: false,
         keep: Box::new(()),
     })
 }
@@ -95,6 +99,7 @@ fn file_disk(
     Some(Subject {
         bdev: uring::create(options).unwrap(),
         set_len: Some(set_file_len),
+        uses_ring: true,
         keep: Box::new(backing),
     })
 }
@@ -135,8 +140,29 @@ fn loop_device(spec: Spec) -> Option<Subject> {
     Some(Subject {
         bdev: uring::create(options).unwrap(),
         set_len: None,
+        uses_ring: true,
         keep: Box::new(backing),
     })
+}
+
+/// The same disk with one on top of it.
+fn over(subject: Option<Subject>, make: impl FnOnce(SharedBdev) -> SharedBdev) -> Option<Subject> {
+    subject.map(|subject| Subject {
+        bdev: make(subject.bdev),
+        ..subject
+    })
+}
+
+fn passthru(base: SharedBdev) -> SharedBdev {
+    passthru::create("Over0", base, None).unwrap()
+}
+
+fn passthru_over_malloc(spec: Spec) -> Option<Subject> {
+    over(malloc_disk(spec), passthru)
+}
+
+fn passthru_over_file(spec: Spec) -> Option<Subject> {
+    over(direct_file(spec), passthru)
 }
 
 conformance_tests!(malloc_suite, super::malloc_disk);
@@ -150,3 +176,5 @@ conformance_tests!(
     super::tmpfs_file_without_holes
 );
 conformance_tests!(loop_device_suite, super::loop_device);
+conformance_tests!(passthru_over_malloc_suite, super::passthru_over_malloc);
+conformance_tests!(passthru_over_file_suite, super::passthru_over_file);

@@ -41,10 +41,14 @@ fn get_bdevs(control: &mut Control, params: Params, responder: Responder) {
         Err(error) => return responder.err(error),
     };
     let Some(name) = name else {
-        return responder.ok(control.disks.iter().map(describe).collect::<Vec<_>>());
+        return responder.ok(control
+            .disks
+            .iter()
+            .map(|disk| describe(control, disk))
+            .collect::<Vec<_>>());
     };
     match control.disks.find(&name) {
-        Ok(disk) => responder.ok(vec![describe(disk)]),
+        Ok(disk) => responder.ok(vec![describe(control, disk)]),
         Err(error) if timeout == 0 => responder.err(error),
         Err(_) => {
             let reason = format!("no bdev `{name}` has appeared within {timeout} ms");
@@ -59,19 +63,22 @@ fn get_bdevs(control: &mut Control, params: Params, responder: Responder) {
 }
 
 /// Tells everybody about a new disk.
-pub(super) fn registered(control: &mut Control, name: &str) {
+pub(crate) fn registered(control: &mut Control, name: &str) {
     control.notifications.push("bdev_register", name);
     let Ok(disk) = control.disks.find(name) else {
         return;
     };
-    let (info, description) = (disk.bdev.info(), describe(disk));
+    let (info, description) = (disk.bdev.info(), describe(control, disk));
     for responder in control.disks.take_waiting(&info) {
         responder.ok(vec![description.clone()]);
+    }
+    if control.options.bdev["bdev_auto_examine"] == true {
+        control.examine(name);
     }
 }
 
 /// A disk as `bdev_get_bdevs` shows it.
-fn describe(disk: &Disk) -> Value {
+fn describe(control: &Control, disk: &Disk) -> Value {
     let info = disk.bdev.info();
     let uuid = info.uuid.hyphenated().to_string();
     let hints = disk.hints;
@@ -92,7 +99,7 @@ fn describe(disk: &Disk) -> Value {
         },
         "claimed": disk.claim.is_some(),
     });
-    if disk.kind == Kind::Malloc {
+    if control.disks.root(disk).kind == Kind::Malloc {
         members["numa_id"] = (-1).into();
     }
     if disk.claim.is_some() {
@@ -146,6 +153,7 @@ fn driver_specific(disk: &Disk) -> Value {
         Kind::Malloc | Kind::Null => json!({}),
         Kind::Uring => json!({ "uring": values }),
         Kind::Aio => json!({ "aio": values }),
+        Kind::Passthru => json!({ "passthru": values }),
     }
 }
 

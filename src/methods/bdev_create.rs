@@ -28,7 +28,7 @@ pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
     Ok(())
 }
 
-pub(super) fn refused(error: BdevError) -> RpcError {
+pub(crate) fn refused(error: BdevError) -> RpcError {
     RpcError::errno(error.errno, error.reason)
 }
 
@@ -204,6 +204,8 @@ fn add(
         params,
         hints,
         claim: None,
+        base: None,
+        layer: None,
     })?;
     registered(control, &name);
     Ok(name.into())

@@ -1,6 +1,6 @@
 //! bdev_*_delete, _resize and _rescan: changes that guests see.
 
-use std::collections::btree_map::Entry;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -10,8 +10,9 @@ use serde::Deserialize;
 use super::Table;
 use super::bdev_create::refused;
 use super::params::{BDEV, Name};
-use crate::control::{Control, reply_done, still_draining};
-use crate::disks::{Disk, Kind};
+use crate::control::{Control, reply_done};
+use crate::disks::{Claim, Kind};
+use crate::nvmf::DRAIN_TIMEOUT;
 
 pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
     table
@@ -61,72 +62,59 @@ pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
     Ok(())
 }
 
-/// A disk goes: out of its namespace or its virtio-blk devices first, then, when no guest's I/O is left, for good.
-fn delete(control: &mut Control, params: Params, responder: Responder, kind: Kind) {
-    let taken = params.decode(BDEV).and_then(|Name { name }| {
-        control.disks.find_kind(&name, kind)?;
-        control.disks.take(&name)
+/// A disk goes, with what stands on it.
+pub(super) fn delete(control: &mut Control, params: Params, responder: Responder, kind: Kind) {
+    let found = params.decode(BDEV).and_then(|Name { name }| {
+        let disk = control.disks.find_kind(&name, kind)?;
+        Ok(disk.name.clone())
     });
-    let mut disk = match taken {
-        Ok(disk) => disk,
-        Err(error) => return responder.err(error),
-    };
-    let name = disk.name.clone();
-    control.notifications.push("bdev_unregister", name.as_str());
-    let late = still_draining(&format!("bdev {name}"));
-    let Some(claim) = disk.claim.take() else {
-        let bdev = Arc::clone(&disk.bdev);
-        return control.withdraw_disk(&bdev, Some(responder), late, move |control, responder| {
-            close(control, disk, responder);
-        });
-    };
-    if let Ok(subsystem) = control.nvmf.find_mut(&claim.nqn)
-        && let Entry::Occupied(entry) = subsystem.namespaces.entry(claim.nsid)
-        && Arc::ptr_eq(&entry.get().bdev, &disk.bdev)
-    {
-        entry.remove();
+    match found {
+        Ok(name) => control.remove_disks(&[name], responder),
+        Err(error) => responder.err(error),
     }
-    tracing::info!(
-        name,
-        nqn = claim.nqn,
-        nsid = claim.nsid,
-        "a namespace goes with its bdev"
-    );
-    control.publish_namespaces(&claim.nqn, responder, late, move |control, responder| {
-        close(control, disk, responder);
+}
+
+/// As [`delete`], and also for a decorator that only waits for its base. (SPDK says that there is no such bdev, and never forgets
+/// it.)
+pub(super) fn delete_layer(
+    control: &mut Control,
+    params: Params,
+    responder: Responder,
+    kind: Kind,
+) {
+    let found = params.decode(BDEV).and_then(|Name { name }| {
+        if let Some(id) = control.disks.absent_layer(kind, &name) {
+            control.disks.forget_layer(id);
+            return Ok(None);
+        }
+        let disk = control.disks.find_kind(&name, kind)?;
+        Ok(Some(disk.name.clone()))
     });
+    match found {
+        Ok(Some(name)) => control.remove_disks(&[name], responder),
+        Ok(None) => responder.ok(true),
+        Err(error) => responder.err(error),
+    }
 }
 
-/// Closes a disk. Giving much memory back, or closing a file, may take its time: a helper does it.
-fn close(control: &mut Control, disk: Disk, responder: Option<Responder>) {
-    let (name, uuid) = (disk.name.clone(), disk.uuid);
-    control.help(
-        move || drop(disk),
-        move |control, _| {
-            control.disks.release(&name);
-            control.disks.release(&uuid.hyphenated().to_string());
-            if let Some(responder) = responder {
-                responder.ok(true);
-            }
-        },
-    );
-}
-
-/// Tells guests and listeners of a disk's new size; then answers.
+/// Tells guests and listeners of the new size of a disk, and of those above that have grown with it; then answers.
 fn resized(control: &mut Control, name: &str, responder: Responder) {
-    control.notifications.push("bdev_resize", name);
-    let disk = control.disks.find(name).ok();
-    if let Some(disk) = disk {
-        control.blk.resized(&disk.bdev);
-    }
-    let Some(claim) = disk.and_then(|disk| disk.claim.clone()) else {
-        return responder.ok(true);
-    };
     let late = RpcError::errno(
         Errno::ETIMEDOUT,
         "a controller has not taken the new size over yet",
     );
-    control.publish_namespaces(&claim.nqn, responder, late, reply_done);
+    let mut nqns = BTreeSet::new();
+    for name in control.following(name) {
+        control.notifications.push("bdev_resize", name.as_str());
+        if let Ok(disk) = control.disks.find(&name) {
+            control.blk.resized(&disk.bdev);
+            nqns.extend(disk.claim.as_ref().and_then(Claim::nqn).map(str::to_owned));
+        }
+    }
+    let ack = control.wait(Some(responder), DRAIN_TIMEOUT, late, reply_done);
+    for nqn in nqns {
+        control.publish_namespaces_until(&nqn, ack.clone());
+    }
 }
 
 #[derive(Deserialize)]

@@ -103,7 +103,7 @@ fn get_config(control: &mut Control, params: Params) -> Result<Value, RpcError> 
         "accel" => vec![call("accel_set_options", &options.accel)],
         "bdev" => {
             let mut calls = vec![call("bdev_set_options", &options.bdev)];
-            calls.extend(control.disks.iter().map(crate::disks::Disk::to_call));
+            calls.extend(control.disks.calls());
             calls
         }
         "nvmf" => {

@@ -71,23 +71,21 @@ fn add(control: &mut Control, params: Params, responder: Responder) {
 fn enter(control: &mut Control, wanted: Add) -> Result<u32, RpcError> {
     check_target(wanted.tgt_name.as_deref())?;
     let Add { nqn, namespace, .. } = wanted;
-    let subsystem = control.nvmf.find_mut(&nqn)?;
-    let disk = control.disks.find_mut(&namespace.bdev_name).map_err(|_| {
-        RpcError::invalid_params(format!("there is no bdev `{}`", namespace.bdev_name))
-    })?;
-    if let Some(claim) = &disk.claim {
+    control.nvmf.find_mut(&nqn)?;
+    let missing =
+        |_| RpcError::invalid_params(format!("there is no bdev `{}`", namespace.bdev_name));
+    let disk = control.disks.find(&namespace.bdev_name).map_err(missing)?;
+    if let Some(holder) = control.holder_of(disk) {
         return Err(RpcError::invalid_params(format!(
-            "bdev `{}` is namespace {} of {} already: a bdev belongs to one namespace",
-            namespace.bdev_name, claim.nsid, claim.nqn
-        )));
-    }
-    // SPDK lets this pass and refuses the same things in the other order, so its saved configuration cannot be loaded again.
-    if let Some(user) = control.blk.users_of(&disk.bdev).first() {
-        return Err(RpcError::invalid_params(format!(
-            "bdev `{}` is the disk of the {user}: a namespace needs one for itself",
+            "bdev `{}` is {holder} already: a namespace needs one for itself",
             namespace.bdev_name
         )));
     }
+    let subsystem = control.nvmf.find_mut(&nqn)?;
+    let disk = control
+        .disks
+        .find_mut(&namespace.bdev_name)
+        .map_err(missing)?;
     let most = subsystem.options.max_namespaces;
     let nsid = match namespace.nsid {
         None | Some(0) => (1..=most)
@@ -124,7 +122,7 @@ fn enter(control: &mut Control, wanted: Add) -> Result<u32, RpcError> {
         None => None,
         Some(text) => Some(identifier::<8>("eui64", text)?),
     };
-    disk.claim = Some(Claim { nqn, nsid });
+    disk.claim = Some(Claim::Namespace { nqn, nsid });
     let entry = NamespaceEntry {
         bdev: Arc::clone(&disk.bdev),
         bdev_name: info.name,
@@ -174,7 +172,7 @@ fn remove(control: &mut Control, params: Params, responder: Responder) {
         Err(error) => return responder.err(error),
     };
     let late = still_draining(&format!("namespace {nsid}"));
-    let claim = Claim {
+    let claim = Claim::Namespace {
         nqn: nqn.clone(),
         nsid,
     };

@@ -29,6 +29,11 @@ impl Control {
         done: impl FnOnce(&mut Control, Option<Responder>) + 'static,
     ) {
         let ack = self.wait(Some(responder), DRAIN_TIMEOUT, late, done);
+        self.publish_namespaces_until(nqn, ack);
+    }
+
+    /// As [`Control::publish_namespaces`], with a token that goes when no controller uses a disk that has left.
+    pub(crate) fn publish_namespaces_until(&mut self, nqn: &str, ack: Ack) {
         let Ok(subsystem) = self.nvmf.find(nqn) else {
             return;
         };

@@ -35,10 +35,7 @@ impl Control {
             .find(bdev)
             .map_err(|_| refused(Errno::ENODEV, format!("there is no bdev `{bdev}`")))?;
         if let Some(claim) = &disk.claim {
-            let reason = format!(
-                "bdev `{bdev}` is namespace {} of {}: remove that first",
-                claim.nsid, claim.nqn
-            );
+            let reason = format!("bdev `{bdev}` is {claim}: remove that first");
             return Err(refused(Errno::EPERM, reason));
         }
         let endpoint = format!("{} `{endpoint}`", transport.noun());

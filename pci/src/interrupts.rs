@@ -80,14 +80,24 @@ impl Vector {
             }
         }
         let event = self.0.event.load();
-        match event.as_deref() {
-            Some(event) => event.raise(),
-            None => {
-                self.0.pending.store(true, Ordering::Release);
-                if self.0.event.load().is_some() {
-                    self.deliver_pending();
+        match event.as_ref() {
+            Some(used) => {
+                used.raise();
+                // The client may have been told meanwhile that another descriptor is in its place; it no longer looks at this one.
+                let present = self.0.event.load();
+                if !present.as_ref().is_some_and(|it| Arc::ptr_eq(it, used)) {
+                    self.raise_again();
                 }
             }
+            None => self.raise_again(),
+        }
+    }
+
+    #[cold]
+    fn raise_again(&self) {
+        self.0.pending.store(true, Ordering::Release);
+        if self.0.event.load().is_some() {
+            self.deliver_pending();
         }
     }
 
@@ -204,8 +214,10 @@ impl Interrupts {
     /// Takes all descriptors of a kind away, and forgets what was pending and masked.
     pub fn disable(&self, kind: InterruptKind) {
         for vector in self.of(kind) {
-            vector.0.event.store(None);
+            // What is pending is forgotten before the descriptor goes: a signal from another thread that comes after that belongs to
+            // the descriptor installed next. A client that moves to more vectors disables all of them for a moment.
             vector.0.pending.store(false, Ordering::Release);
+            vector.0.event.store(None);
             vector.0.masked.store(false, Ordering::Release);
         }
     }

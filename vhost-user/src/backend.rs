@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use guest_memory::SharedMemory;
 use reactor::{Cx, Event, Idle, LogLimit};
-use virtio::{Device, DeviceEvent, DirtyLog, Interrupts};
+use virtio::{Device, DeviceEvent, DirtyLog, InterruptKind, Interrupts};
 use virtio_spec::feature;
 use virtio_spec::status::DEVICE_NEEDS_RESET;
 use zerocopy::IntoBytes;
@@ -196,8 +196,15 @@ impl Backend {
             Request::SetVringAddress(address) => return self.set_address(cx, address),
             Request::SetVringKick(index, fd) => return self.set_kick(cx, index, fd),
             Request::SetVringCall(index, fd) => {
-                self.ring(index)?;
+                let is_heard = self.ring(index)?.run != Run::Stopped && fd.is_some();
                 self.install(index, fd)?;
+                // A front-end that unmasks (QEMU) looks for interrupts that came on the descriptor for masked ones once, when it
+                // has sent this, and does not wait for us: one that ends up there after its look would be lost. A driver
+                // bears an interrupt too many.
+                if is_heard && let Some(vector) = self.interrupts.vector(InterruptKind::Msix, index)
+                {
+                    vector.signal();
+                }
             }
             Request::SetVringError(index, fd) => {
                 self.ring(index)?;

@@ -167,7 +167,8 @@ fn replacing_descriptors_under_fire_loses_nothing() {
             .unwrap();
     }
     assert_eq!(raised.join().unwrap(), 10_000);
-    assert_eq!(count(&seen_first) + count(&seen_second), 10_000);
+    // One that is raised while its descriptor is exchanged may be raised on both: the client looks at one of them only.
+    assert!(count(&seen_first) + count(&seen_second) >= 10_000);
 }
 
 #[test]
@@ -186,4 +187,31 @@ fn the_table_starts_masked_and_pending_bits_follow_the_vectors() {
     assert_eq!(bits, [0, 2, 0]);
     MsixTable::read_pending(&interrupts, u64::MAX - 1, &mut bits[..1]);
     assert_eq!(bits[0], 0);
+}
+
+#[test]
+fn a_signal_is_never_lost_while_descriptors_change() {
+    let interrupts = Interrupts::new(0, 1);
+    let vector = interrupts.vector(InterruptKind::Msix, 0).unwrap();
+    let install = |fd| {
+        interrupts
+            .install(InterruptKind::Msix, 0, vec![Some(fd)])
+            .unwrap();
+    };
+    for _ in 0..5_000 {
+        let ((before, first), (after, second)) = (event(), event());
+        install(before);
+        let ready = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                ready.wait();
+                vector.signal();
+            });
+            ready.wait();
+            // As a client does that moves to more vectors.
+            interrupts.disable(InterruptKind::Msix);
+            install(after);
+        });
+        assert!(count(&first) + count(&second) > 0, "nobody was told");
+    }
 }

@@ -165,8 +165,10 @@ fn call_eventfds_are_exchanged_under_a_running_ring() {
     // Raised before there is anyone to hear it: kept.
     raise();
     client.set_with(13, &w64(&[0]), &[first.as_fd()]);
-    assert_eq!(first.read().unwrap(), 1);
+    assert!(first.read().unwrap() >= 1);
+    // One that came on the first after the client had looked there for the last time is heard on the second.
     client.set_with(13, &w64(&[0]), &[second.as_fd()]);
+    assert_eq!(second.read().unwrap(), 1);
     raise();
     assert_eq!(second.read().unwrap(), 1);
     assert!(first.read().is_err());
@@ -383,6 +385,7 @@ fn a_reset_forgets_the_rings_and_keeps_the_connection() {
         client.refused(12, &w64(&[0]), &[event().as_fd()]);
         client.set_features(0);
         let _kick = client.start_ring(0, 0);
+        let _ = call.read();
         server.device.run(|fake| {
             let setup = fake.queues[0].as_ref().unwrap();
             setup.interrupt.as_ref().unwrap().signal();

@@ -135,6 +135,7 @@ class Environment:
         self._stack = ExitStack()
         self._target: Target | None = None
         self._disks: list[Disk] = []
+        self._guests: list[Guest] = []
 
     def __enter__(self) -> Environment:
         self.artifacts.mkdir(parents=True, exist_ok=True)
@@ -152,6 +153,10 @@ class Environment:
         """Tells a person how far a long run is."""
         if self.soak is not None:
             print(f"        {self.artifacts.name}: {text}", flush=True)
+
+    def remarks(self) -> list[str]:
+        """What the report should tell besides the case's figures."""
+        return [guest.again for guest in self._guests if guest.again]
 
     def daemon(self, **transport: Any) -> Target:
         """The daemon, started on first use; `transport` are parameters for nvmf_create_transport then."""
@@ -279,6 +284,7 @@ class Environment:
         devices = [argument for controller in controllers for argument in controller.arguments]
         guest = Guest(self.lab, name, self.artifacts, scenario, devices, echo=self._echo, **options)
         self._stack.callback(guest.kill)
+        self._guests.append(guest)
         guest.start()
         return guest
 

@@ -32,8 +32,10 @@ from guest.lab import DEFAULT_KERNEL, REPOSITORY, Lab
 INITRAMFS = REPOSITORY / "tests/guest/initramfs"
 
 # A kernel that boots in six seconds on an idle host needs far more on a busy one; deadlines are for what hangs.
-BOOT_TIMEOUT = 240.0
+BOOT_TIMEOUT = 180.0
 SCENARIO_TIMEOUT = 600.0
+# QEMU answers at once, unless it waits for somebody itself.
+MONITOR_TIMEOUT = 10.0
 
 # The guest will not get any further.
 FATAL = re.compile(r"Kernel panic|KVM internal error|Assertion .* failed|error while loading shared")
@@ -58,9 +60,11 @@ class GuestError(Exception):
 
 def kernel_arguments(append: str) -> str:
     """The command line every guest's kernel gets, with `append` behind it."""
-    # Warnings of the kernel are shown; a panic is final (a guest that reboots on its own would hide it); on a busy host the
-    # watchdog would otherwise give up the time stamp counter for a clock that is slow to emulate.
-    return f"console=ttyS0 loglevel=5 panic=0 tsc=reliable {append}".rstrip()
+    # What the kernel says is shown, so that the console of a guest that stands still tells where; its addresses are the same each
+    # time; a panic is final (a guest that reboots on its own would hide it); on a busy host the watchdog would otherwise give up
+    # the time stamp counter for a clock that is slow to emulate.
+    # A task that waits for a disk in vain is named, with its stack, long before the runner's patience ends.
+    return f"console=ttyS0 loglevel=7 nokaslr panic=0 tsc=reliable sysctl.kernel.hung_task_timeout_secs=60 {append}".rstrip()
 
 
 def write_scenario(path: Path, scenario: str) -> None:
@@ -96,12 +100,12 @@ class Monitor:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._connection.settimeout(BOOT_TIMEOUT)
         self._lines = connection.makefile("rb")
         self._greeted = False
 
-    def call(self, command: str, **arguments: Any) -> Any:
+    def call(self, command: str, timeout: float = BOOT_TIMEOUT, **arguments: Any) -> Any:
         """Sends one command; gives what it returns."""
+        self._connection.settimeout(timeout)
         if not self._greeted:
             self._greeted = True
             json.loads(self._lines.readline())
@@ -151,6 +155,8 @@ class Guest:
         console to standard output."""
         self.name = name
         self.results = Results()
+        # What the report should tell of this boot.
+        self.again = ""
         self._lab = lab
         self._directory = directory
         self._scenario = scenario
@@ -356,7 +362,11 @@ class Guest:
                 kind, rest = self._events.get(timeout=max(limit - time.monotonic(), 0.01))
             except queue.Empty:
                 state = f"waiting for {wanted}" if self.results.boot_seconds else "booting"
-                raise self._error(f"the guest got nowhere while {state}") from None
+                where, answers = self._standstill()
+                if self.results.boot_seconds == 0.0 and answers and self._is_before_disks() and not self.again:
+                    self._start_again(where)
+                    continue
+                raise self._error(f"the guest got nowhere while {state}\n{where}") from None
             if kind == "ready":
                 self.results.boot_seconds = self.results.boot_seconds or time.monotonic() - self._started
             elif kind == "result":
@@ -378,6 +388,44 @@ class Guest:
                 raise self._error(f"the guest ended while the runner waited for its {wanted}")
             elif kind == "sync":
                 raise self._error(f"the guest waits at {rest}, which the runner did not expect")
+
+    def _standstill(self) -> tuple[str, bool]:
+        """Where processors and threads are, for a guest that does not go on, and whether QEMU at least answers.
+
+        It may be stuck itself, or QEMU with it, waiting for somebody else.
+        """
+        assert self._process is not None and self._monitor is not None
+        lines, answers = [], True
+        for _ in range(2):
+            try:
+                registers = self._monitor.call("human-monitor-command", MONITOR_TIMEOUT, **{"command-line": "info registers -a"})
+            except (OSError, ValueError, GuestError) as error:
+                lines.append(f"QEMU's monitor does not answer: {error}")
+                answers = False
+                break
+            lines.append(" ".join(re.findall(r"CPU#\d+|\b(?:RIP|RSP|RFL)=\S+|HLT=\d", registers)))
+        for task in sorted(Path(f"/proc/{self._process.pid}/task").glob("*")):
+            with contextlib.suppress(OSError):
+                lines.append(" ".join((task / name).read_text().strip() for name in ("comm", "wchan", "syscall")))
+        return "\n".join(f"  {line}" for line in lines), answers
+
+    def _is_before_disks(self) -> bool:
+        """Whether the guest's kernel has not come to the drivers of our disks: it is no disk that it waits for.
+
+        Linux starts its built-in NVMe driver before the first process, which loads the one for virtio.
+        """
+        said = self.console.read_text(errors="replace")
+        return self._firmware is None and self._incoming is None and not re.search(r"VTARGET-INIT|nvme nvme|virtio_blk", said)
+
+    def _start_again(self, where: str) -> None:
+        """Boots once more, once: a kernel on emulated processors can miss a beat. The runner's report tells of it."""
+        said = self.console.read_text(errors="replace")
+        self.kill()
+        self._events = queue.Queue()
+        self._threads.clear()
+        self.again = f"{self.name}'s kernel stood still before it had come to any disk, and was started again"
+        self.console.with_suffix(".first.log").write_text(f"{said}\n{where}\n")
+        self.start()
 
     def _check_console(self) -> None:
         if self._trouble:

@@ -66,7 +66,7 @@ def work(selected: Case, arguments: argparse.Namespace) -> None:
             raise Skipped(selected.daemon_only)
         directory = artifacts_of(selected.name)
         with Environment(peer, directory, keep=arguments.keep, echo=arguments.echo, soak=arguments.soak) as environment:
-            text = selected.run(environment)
+            text = "; ".join([selected.run(environment), *environment.remarks()])
             environment.stop_daemon()
         outcome = "ok"
     except Skipped as reason:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from guest import bootdisk, process, scratch
 from guest.cpio import Archive
-from guest.guest import FATAL, TROUBLE, GuestError, Monitor
+from guest import guest as guest_module
+from guest.guest import FATAL, TROUBLE, Guest, GuestError, Monitor
 from guest.scratch import Scratch
 from guest.target import Rpc, RpcError, Target, TargetError
 
@@ -298,6 +299,65 @@ class ScratchTest(unittest.TestCase):
             self.assertFalse(orphan.exists())
             self.assertTrue(mine.path.is_dir())
         self.assertFalse(mine.path.exists())
+
+
+# Stands in for QEMU: says what its console is to say, answers on its monitor, and is stuck unless it was started before.
+FAKE_QEMU = """
+import json, pathlib, re, socket, sys, threading, time
+here = pathlib.Path(sys.argv[0]).parent
+fds = {name: int(fd) for name, fd in re.findall(r"socket,id=(\\w+),fd=(\\d+)", " ".join(sys.argv))}
+print((here / "says").read_text(), flush=True)
+first = not (here / "started").exists()
+(here / "started").touch()
+def monitor():
+    line = socket.socket(fileno=fds["monitor"]).makefile("rwb", buffering=0)
+    line.write(b'{"QMP": {}}\\n')
+    for _ in line:
+        line.write(json.dumps({"return": "CPU#0 RIP=ffff HLT=1"}).encode() + b"\\n")
+if (here / "answers").exists():
+    threading.Thread(target=monitor, daemon=True).start()
+if first:
+    time.sleep(60)
+socket.socket(fileno=fds["control"]).sendall(b"ready kernel=none\\nexit 0\\n")
+"""
+
+
+class StandstillTest(unittest.TestCase):
+    def boot(self, says: str, answers: bool) -> Guest:
+        """Boots a guest that is stuck the first time."""
+        scratch = self.enterContext(Scratch())
+        (scratch.path / "says").write_text(says)
+        if answers:
+            (scratch.path / "answers").touch()
+        program = scratch.path / "qemu"
+        program.write_text(f"#!/usr/bin/env python3\n{FAKE_QEMU}")
+        program.chmod(0o755)
+        lab = unittest.mock.Mock()
+        lab.qemu.return_value = str(program)
+        for part in (lab.programs, lab.kernel.return_value.modules):
+            part.open.side_effect = lambda _: io.BytesIO()
+        self.enterContext(unittest.mock.patch.object(guest_module, "BOOT_TIMEOUT", 1.0))
+        guest = Guest(lab, "stuck", scratch.path, "", accelerator="tcg")
+        self.addCleanup(guest.kill)
+        guest.start()
+        guest.finish()
+        return guest
+
+    def test_a_kernel_that_stands_still_before_its_disks_is_started_again(self) -> None:
+        guest = self.boot("[    1.9] ACPI: IRQ 4 override", answers=True)
+        self.assertIn("stood still", guest.again)
+        first = guest.console.with_suffix(".first.log").read_text()
+        self.assertIn("IRQ 4", first)
+        self.assertIn("RIP=ffff HLT=1", first)
+
+    def test_a_guest_that_may_wait_for_a_disk_has_failed(self) -> None:
+        for said in ("VTARGET-INIT", "nvme nvme0: pci function 0000:00:03.0", "virtio_blk virtio0: [vda]"):
+            with self.assertRaisesRegex(GuestError, "got nowhere while booting"):
+                self.boot(said, answers=True)
+
+    def test_a_qemu_that_does_not_answer_has_failed(self) -> None:
+        with unittest.mock.patch.object(guest_module, "MONITOR_TIMEOUT", 0.5), self.assertRaisesRegex(GuestError, "monitor does not answer"):
+            self.boot("", answers=False)
 
 
 if __name__ == "__main__":

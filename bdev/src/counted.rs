@@ -179,8 +179,8 @@ impl Channel for Counted {
     }
 
     #[inline]
-    fn prefetch(&self, io: &Io) {
-        self.inner.prefetch(io);
+    fn prefetch(&self, kind: IoKind, lba: u64, blocks: u64) {
+        self.inner.prefetch(kind, lba, blocks);
     }
 }
 

@@ -149,14 +149,8 @@ impl Disk {
                 IoStatus::ReadOnly
             });
         }
-        match io.lba.checked_add(io.blocks) {
-            Some(end) if end <= self.num_blocks() => {}
-            _ => return Err(IoStatus::OutOfRange),
-        }
-        // Cannot overflow: both are at most `num_blocks`, whose bytes fit 63 bits.
-        let extent = Extent {
-            offset: io.lba << self.block_shift,
-            len: io.blocks << self.block_shift,
+        let Some(extent) = self.extent(io.lba, io.blocks) else {
+            return Err(IoStatus::OutOfRange);
         };
         if matches!(io.kind, IoKind::Read | IoKind::Write | IoKind::Compare)
             && io.segments.len() as u64 != extent.len
@@ -164,6 +158,19 @@ impl Disk {
             return Err(IoStatus::Failed(Errno::EINVAL));
         }
         Ok(extent)
+    }
+
+    /// Where on the disk these blocks are, if they are.
+    #[inline]
+    pub(crate) fn extent(&self, lba: u64, blocks: u64) -> Option<Extent> {
+        match lba.checked_add(blocks) {
+            // Cannot overflow: both are at most `num_blocks`, whose bytes fit 63 bits.
+            Some(end) if end <= self.num_blocks() => Some(Extent {
+                offset: lba << self.block_shift,
+                len: blocks << self.block_shift,
+            }),
+            _ => None,
+        }
     }
 }
 

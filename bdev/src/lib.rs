@@ -20,6 +20,9 @@
 //! | [`null`] | Null disk | at once | reads leave memory as it was |
 //! | [`uring`] | URING bdev, AIO disk | by the ring | files and block devices, direct I/O where possible |
 //! | [`passthru`] | passthru | as its base | another name for a disk |
+//! | [`delay`] | delay | later than its base | latencies for tests |
+//! | [`error`] | Error Injection Disk | as its base, or as told | faults for tests |
+//! | [`part`] | Split Disk, GPT Disk | as its base | a range of a disk |
 //!
 //! `unsafe` is denied but for one call of `statx`, which no safe wrapper makes ([`uring`] asks for the alignment of direct I/O).
 //!
@@ -30,13 +33,16 @@
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod counted;
+pub mod delay;
 mod disk;
+pub mod error;
 mod histogram;
 mod io;
 mod limit;
 pub mod malloc;
 pub mod null;
 mod over;
+pub mod part;
 pub mod passthru;
 mod stats;
 #[cfg(test)]

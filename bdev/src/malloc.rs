@@ -215,11 +215,11 @@ impl Channel for MallocChannel {
     }
 
     #[inline]
-    fn prefetch(&self, io: &Io) {
-        let Ok(extent) = self.disk.admit(io) else {
+    fn prefetch(&self, kind: IoKind, lba: u64, blocks: u64) {
+        let Some(extent) = self.disk.extent(lba, blocks) else {
             return;
         };
-        match io.kind {
+        match kind {
             IoKind::Read => self.ram.prefetch(extent.offset, READ_AHEAD_LINES),
             IoKind::Write => self.announced.set(Some(extent.offset)),
             IoKind::Compare | IoKind::Flush | IoKind::Unmap | IoKind::WriteZeroes => {}

@@ -47,6 +47,10 @@ impl Over {
         &self.name
     }
 
+    pub(crate) fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+
     pub(crate) fn base(&self) -> &SharedBdev {
         &self.base
     }

@@ -10,8 +10,11 @@ use tempfile::TempDir;
 use crate::SharedBdev;
 use crate::conformance::{Keep, Spec, Subject};
 use crate::conformance_tests;
+use crate::delay::{self, Latencies};
+use crate::error::{self, Fault, Injection, Target};
 use crate::malloc::{self, MallocOptions};
 use crate::null::{self, NullOptions};
+use crate::part::{self, PartOptions};
 use crate::passthru;
 use crate::test_loop::LoopDevice;
 use crate::uring::{self, Product, UringOptions};
@@ -165,6 +168,101 @@ fn passthru_over_file(spec: Spec) -> Option<Subject> {
     over(direct_file(spec), passthru)
 }
 
+fn delayed(base: SharedBdev) -> SharedBdev {
+    let latencies = Latencies {
+        avg_read: 20,
+        p99_read: 200,
+        avg_write: 10,
+        p99_write: 300,
+    };
+    delay::create("Over0", base, None, latencies).unwrap()
+}
+
+fn delay_over_malloc(spec: Spec) -> Option<Subject> {
+    over(malloc_disk(spec), delayed)
+}
+
+fn delay_over_file(spec: Spec) -> Option<Subject> {
+    over(direct_file(spec), delayed)
+}
+
+fn quiet_error(base: SharedBdev) -> SharedBdev {
+    error::create(base, None).unwrap()
+}
+
+/// Requests find no memory again and again; nobody above notices anything but the time.
+fn error_without_memory(base: SharedBdev) -> SharedBdev {
+    let disk = error::create(base, None).unwrap();
+    let injection = Injection {
+        fault: Fault::NoMemory,
+        count: 300,
+        queue_depth: 0,
+    };
+    disk.inject(&Target::ALL, injection).unwrap();
+    disk
+}
+
+fn error_over_malloc(spec: Spec) -> Option<Subject> {
+    over(malloc_disk(spec), quiet_error)
+}
+
+fn error_over_file(spec: Spec) -> Option<Subject> {
+    over(direct_file(spec), quiet_error)
+}
+
+fn no_memory_over_malloc(spec: Spec) -> Option<Subject> {
+    over(malloc_disk(spec), error_without_memory)
+}
+
+fn no_memory_over_file(spec: Spec) -> Option<Subject> {
+    over(direct_file(spec), error_without_memory)
+}
+
+/// The middle third of a disk.
+fn part_of(maker: impl FnOnce(Spec) -> Option<Subject>, spec: Spec) -> Option<Subject> {
+    let larger = Spec {
+        num_blocks: 3 * spec.num_blocks,
+        ..spec
+    };
+    let subject = over(maker(larger), |base| {
+        let options = PartOptions {
+            name: "Part0".into(),
+            product_name: "Split Disk",
+            uuid: None,
+            // The contents of a read-only disk are known from its first block on.
+            offset_blocks: if spec.readonly { 0 } else { spec.num_blocks },
+            num_blocks: spec.num_blocks,
+            more: Vec::new(),
+        };
+        part::create(base, options).unwrap()
+    });
+    subject.map(|subject| Subject {
+        set_len: None,
+        ..subject
+    })
+}
+
+fn part_of_malloc(spec: Spec) -> Option<Subject> {
+    part_of(malloc_disk, spec)
+}
+
+fn part_of_file(spec: Spec) -> Option<Subject> {
+    part_of(direct_file, spec)
+}
+
+/// Four decorators, one on the other.
+fn tower(base: SharedBdev) -> SharedBdev {
+    passthru(delayed(delayed(error_without_memory(base))))
+}
+
+fn tower_over_malloc(spec: Spec) -> Option<Subject> {
+    over(malloc_disk(spec), tower)
+}
+
+fn tower_over_file(spec: Spec) -> Option<Subject> {
+    over(direct_file(spec), tower)
+}
+
 conformance_tests!(malloc_suite, super::malloc_disk);
 conformance_tests!(null_suite, super::null_disk);
 conformance_tests!(direct_file_suite, super::direct_file);
@@ -178,3 +276,13 @@ conformance_tests!(
 conformance_tests!(loop_device_suite, super::loop_device);
 conformance_tests!(passthru_over_malloc_suite, super::passthru_over_malloc);
 conformance_tests!(passthru_over_file_suite, super::passthru_over_file);
+conformance_tests!(delay_over_malloc_suite, super::delay_over_malloc);
+conformance_tests!(delay_over_file_suite, super::delay_over_file);
+conformance_tests!(error_over_malloc_suite, super::error_over_malloc);
+conformance_tests!(error_over_file_suite, super::error_over_file);
+conformance_tests!(no_memory_over_malloc_suite, super::no_memory_over_malloc);
+conformance_tests!(no_memory_over_file_suite, super::no_memory_over_file);
+conformance_tests!(part_of_malloc_suite, super::part_of_malloc);
+conformance_tests!(part_of_file_suite, super::part_of_file);
+conformance_tests!(tower_over_malloc_suite, super::tower_over_malloc);
+conformance_tests!(tower_over_file_suite, super::tower_over_file);

@@ -66,6 +66,14 @@ impl<T> TagMap<T> {
         self.0.get(&tag)
     }
 
+    /// Changes all values, or only that of a tag.
+    pub(crate) fn for_each(&mut self, tag: Option<u64>, change: impl FnMut(&mut T)) {
+        match tag {
+            Some(tag) => self.0.get_mut(&tag).into_iter().for_each(change),
+            None => self.0.values_mut().for_each(change),
+        }
+    }
+
     pub(crate) fn get_or_insert_with(&mut self, tag: u64, value: impl FnOnce() -> T) -> &mut T {
         self.0.entry(tag).or_insert_with(value)
     }

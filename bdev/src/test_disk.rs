@@ -246,7 +246,7 @@ impl Channel for TestChannel {
         Finished::Queued
     }
 
-    fn prefetch(&self, io: &Io) {
-        self.script.lock().unwrap().announced.push(io.lba);
+    fn prefetch(&self, _kind: IoKind, lba: u64, _blocks: u64) {
+        self.script.lock().unwrap().announced.push(lba);
     }
 }

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use reactor::{Cx, Op};
 use uuid::Uuid;
 
-use crate::io::{Io, IoStatus};
+use crate::io::{Io, IoKind, IoStatus};
 
 bitflags! {
     /// What a disk can do beyond reading.
@@ -178,7 +178,7 @@ pub trait Channel {
     /// Announces the request that will be submitted after the one submitted next, so that a RAM disk can bring its memory closer
     /// while it copies. Call it directly before the `submit` of the request in front. Costs nothing where it does not help,
     /// and promises nothing: the announced request may never come.
-    fn prefetch(&self, _io: &Io) {}
+    fn prefetch(&self, _kind: IoKind, _lba: u64, _blocks: u64) {}
 
     /// The user wants its requests to end soon (a reset, an abort, a client that has gone), or only the one with this tag.
     /// What this channel holds back on purpose goes on in the next passes: what waits for its turn (rate limits) goes to the

@@ -140,19 +140,31 @@ impl Cx {
     }
 
     fn at(&mut self, deadline: u64, due: Due) -> TimerId {
+        self.at_for(self.current, deadline, due)
+    }
+
+    fn at_for(&mut self, owner: PollerKey, deadline: u64, due: Due) -> TimerId {
         self.sequence += 1;
         let id = TimerId {
             deadline,
             sequence: self.sequence,
         };
-        self.timers.insert(id, (self.current, due));
+        self.timers.insert(id, (owner, due));
         id
     }
 
     /// Ends this poller's [`Op::Wait`]s now, each by its completion in the next pass; with a tag only those of that tag. Who
     /// still has a reason to wait starts another one. Takes time in proportion to all timers: for resets and the like.
     pub fn expire_waits(&mut self, tag: Option<u64>) {
-        let owner = self.current;
+        self.expire(self.current, tag);
+    }
+
+    /// As [`Cx::expire_waits`], for all waits of another poller: for messages that let go of what it holds.
+    pub fn expire_waits_of(&mut self, poller: PollerKey) {
+        self.expire(poller, None);
+    }
+
+    fn expire(&mut self, owner: PollerKey, tag: Option<u64>) {
         let is_meant = |due: &Due| match *due {
             Due::Timer(_) => false,
             Due::Wait(it) => tag.is_none_or(|tag| tag == it),
@@ -162,7 +174,7 @@ impl Cx {
             .extract_if(.., |_, (key, due)| *key == owner && is_meant(due));
         let meant: Vec<Due> = meant.map(|(_, (_, due))| due).collect();
         for due in meant {
-            self.at(0, due);
+            self.at_for(owner, 0, due);
         }
     }
 

@@ -67,6 +67,9 @@ struct Driver {
     fulls: Arc<AtomicU64>,
     /// Take jobs but remove the poller as soon as anything is in flight.
     quit: Arc<AtomicU64>,
+    /// Calls of [`Rig::expedite`], and how many of them the channel has seen.
+    wishes: Arc<AtomicU64>,
+    seen: u64,
 }
 
 impl Driver {
@@ -110,6 +113,11 @@ impl Poller for Driver {
     }
 
     fn poll(&mut self, cx: &mut Cx) -> Poll {
+        let wishes = self.wishes.load(Ordering::Relaxed);
+        if wishes > self.seen {
+            self.seen = wishes;
+            self.channel.expedite(cx, None);
+        }
         for (tag, op) in std::mem::take(&mut self.stalled) {
             let finished = self.channel.resume(cx, tag, op);
             self.settle(tag, finished);
@@ -121,7 +129,10 @@ impl Poller for Driver {
         while let Some((job, io)) = self.waiting.pop_front() {
             let io = io.unwrap_or_else(|| self.io(&job.request));
             if let Some((next, _)) = self.waiting.front() {
-                self.channel.prefetch(&self.io(&next.request));
+                let Request {
+                    kind, lba, blocks, ..
+                } = next.request;
+                self.channel.prefetch(kind, lba, blocks);
             }
             // A request that found no room may come again under another tag.
             let tag = self.next_tag;
@@ -177,6 +188,7 @@ pub struct Rig {
     jobs: Sender<Job>,
     fulls: Arc<AtomicU64>,
     quit: Arc<AtomicU64>,
+    wishes: Arc<AtomicU64>,
     block_size: usize,
 }
 
@@ -198,6 +210,7 @@ impl Rig {
         let memory = SharedMemory::new(c"rig", MEMORY).expect("memory for the rig");
         let (jobs, inbox) = channel();
         let (fulls, quit) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let wishes = Arc::new(AtomicU64::new(0));
         let region = Region {
             iova: IOVA,
             len: MEMORY as u64,
@@ -207,6 +220,7 @@ impl Rig {
         let map = DmaMap::empty().with(region).expect("one region");
         let opened = {
             let (bdev, fulls, quit) = (Arc::clone(bdev), Arc::clone(&fulls), Arc::clone(&quit));
+            let wishes = Arc::clone(&wishes);
             handle.call(move |reactor| {
                 let channel = crate::open(&bdev, reactor.cx()).expect("the disk opens");
                 reactor.add_poller(Box::new(Driver {
@@ -219,6 +233,8 @@ impl Rig {
                     next_tag: 1,
                     fulls,
                     quit,
+                    wishes,
+                    seen: 0,
                 }));
             })
         };
@@ -230,14 +246,14 @@ impl Rig {
             jobs,
             fulls,
             quit,
+            wishes,
             block_size: bdev.info().block_size as usize,
         }
     }
 
-    /// Runs all requests at once, in this order; their statuses in the same order.
-    pub fn run_all(&self, requests: Vec<Request>) -> Vec<IoStatus> {
+    /// Starts all requests at once, in this order; their numbers and statuses come in the order of their ends.
+    pub fn start(&self, requests: Vec<Request>) -> Receiver<(usize, IoStatus)> {
         let (reply, answers) = channel();
-        let count = requests.len();
         for (number, request) in requests.into_iter().enumerate() {
             let reply = reply.clone();
             let job = Job {
@@ -248,6 +264,13 @@ impl Rig {
             self.jobs.send(job).expect("the reactor lives");
         }
         self.handle.wake();
+        answers
+    }
+
+    /// Runs all requests at once, in this order; their statuses in the same order.
+    pub fn run_all(&self, requests: Vec<Request>) -> Vec<IoStatus> {
+        let count = requests.len();
+        let answers = self.start(requests);
         let mut statuses = vec![None; count];
         for _ in 0..count {
             let (number, status) = answers.recv_timeout(PATIENCE).expect("every request ends");
@@ -255,6 +278,21 @@ impl Rig {
             assert!(before.is_none(), "request {number} ended twice");
         }
         statuses.into_iter().flatten().collect()
+    }
+
+    /// Asks the channel to let go of what it holds back.
+    pub fn expedite(&self) {
+        self.wishes.fetch_add(1, Ordering::Relaxed);
+        self.handle.wake();
+    }
+
+    /// Runs something on the rig's reactor.
+    pub fn on_reactor<R: Send + 'static>(
+        &self,
+        run: impl FnOnce(&mut Cx) -> R + Send + 'static,
+    ) -> R {
+        let answer = self.handle.call(move |reactor| run(reactor.cx()));
+        answer.wait(PATIENCE).expect("the reactor lives")
     }
 
     /// Runs one request.

@@ -143,7 +143,7 @@ impl QueueGroup {
             }) = sq.second()
                 && let Some(channel) = env.disks.get(command.disk).and_then(Disk::channel)
             {
-                channel.prefetch(io);
+                channel.prefetch(io.kind, io.lba, io.blocks);
             }
             if !side.submit(cx, env, sq) {
                 break;

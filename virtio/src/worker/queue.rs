@@ -232,7 +232,7 @@ impl Queue {
                 } = &self.ready[usize::from(!self.front & 1)]
                 && let Some(channel) = env.disks.get(request.disk).and_then(Disk::channel)
             {
-                channel.prefetch(io);
+                channel.prefetch(io.kind, io.lba, io.blocks);
             }
             if !self.submit(cx, env) {
                 break;

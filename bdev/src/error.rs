@@ -224,7 +224,7 @@ impl ErrorDisk {
     pub fn wake(&self, cx: &mut Cx) {
         let pollers = cx.local::<Hanging>().take(&self.shared);
         for poller in pollers {
-            cx.expire_waits_of(poller);
+            cx.expire_waits_of(poller, None);
         }
     }
 }

@@ -1,6 +1,11 @@
 //! How long requests took: counts by latency.
 //!
 //! [`LatencyHistogram`] is always on and coarse, in nanoseconds, so that it costs one conversion and one addition per request.
+//! [`Histogram`] is SPDK's: in ticks, as fine as the operator wants it, while he wants it.
+
+mod fine;
+
+pub use fine::{Histogram, HistogramError, HistogramOptions};
 
 /// Each power of two of nanoseconds is divided into so many buckets (as a power of two): none is wider than a quarter of its values.
 const SUB_SHIFT: u32 = 2;

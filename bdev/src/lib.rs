@@ -59,10 +59,13 @@ mod traits;
 pub mod uring;
 
 pub use counted::open;
-pub use histogram::LatencyHistogram;
+pub use histogram::{Histogram, HistogramError, HistogramOptions, LatencyHistogram};
 pub use io::{Io, IoKind, IoStatus};
-pub use limit::RateLimits;
-pub use stats::{Failures, IoStats, OpStats, StatsReset, local_stats, reset_local_stats};
+pub use limit::{Limiter, RateLimits};
+pub use stats::{
+    Failures, IoStats, OpStats, StatsReset, local_histogram, local_stats, reset_local_stats,
+    set_local_histogram, set_local_limits, watch_local_depth,
+};
 pub use traffic::{Count, Tally, Traffic};
 pub use traits::{
     Bdev, BdevError, BdevInfo, Channel, DriverValue, Features, Finished, SharedBdev, Submitted,

@@ -3,15 +3,17 @@
 //! One set of plain counters per disk and reactor, shared by all channels of the disk there, so it outlives each of them and
 //! counts never go back. A reader asks each reactor by message and adds the answers up.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
+use bitflags::bitflags;
 use nix::errno::Errno;
-use reactor::{Cx, tick_rate};
+use reactor::{Cx, tick_rate, ticks};
 
-use crate::histogram::{BUCKETS, LatencyHistogram, bucket_of};
+use crate::histogram::{BUCKETS, Histogram, HistogramOptions, LatencyHistogram, bucket_of};
 use crate::io::{IoKind, IoStatus};
+use crate::limit::{Heads, Limiter};
 use crate::traits::{Bdev, SharedBdev};
 use crate::uring::AIO_PRODUCT;
 
@@ -146,6 +148,10 @@ pub struct IoStats {
     pub in_flight: u64,
     /// Those of them that wait for their turn under a rate limit.
     pub held: u64,
+    /// Ticks in which any request was in flight, while that is watched ([`watch_local_depth`]).
+    pub busy_ticks: u64,
+    /// The sum of the ticks that requests were in flight, while that is watched.
+    pub weighted_ticks: u64,
 }
 
 impl IoStats {
@@ -162,6 +168,8 @@ impl IoStats {
         self.failures.add(&other.failures);
         self.in_flight = self.in_flight.wrapping_add(other.in_flight);
         self.held = self.held.wrapping_add(other.held);
+        self.busy_ticks = self.busy_ticks.wrapping_add(other.busy_ticks);
+        self.weighted_ticks = self.weighted_ticks.wrapping_add(other.weighted_ticks);
     }
 }
 
@@ -176,6 +184,37 @@ pub enum StatsReset {
     Errors,
 }
 
+bitflags! {
+    /// What costs only while it is switched on.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Extras: u8 {
+        /// Rate limits.
+        const LIMITS = 1;
+        /// A histogram of the operator's.
+        const HISTOGRAM = 2;
+        /// How many requests are in flight, over time.
+        const DEPTH = 4;
+    }
+}
+
+/// How many requests were in flight, over time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Depth {
+    /// Up to when it is summed up.
+    upto: u64,
+    busy: u64,
+    weighted: u64,
+}
+
+/// The rate limits, and who waits under them.
+#[derive(Debug, Default)]
+struct Limits {
+    limiter: Option<Arc<Limiter>>,
+    version: u64,
+    /// Of the channels that hold something back, or have.
+    gates: Vec<std::rc::Weak<Heads>>,
+}
+
 /// The counters of one disk on one reactor.
 #[derive(Debug)]
 pub(crate) struct Counters {
@@ -185,6 +224,11 @@ pub(crate) struct Counters {
     failures: Cell<Failures>,
     in_flight: Cell<u64>,
     held: Cell<u64>,
+    /// What is switched on.
+    extras: Cell<Extras>,
+    depth: Cell<Depth>,
+    limits: RefCell<Limits>,
+    histogram: RefCell<Option<Histogram>>,
     /// Nanoseconds per tick, times 2³².
     nanos: u64,
     is_aio: bool,
@@ -222,6 +266,10 @@ impl Counters {
             failures: Cell::default(),
             in_flight: Cell::new(0),
             held: Cell::new(0),
+            extras: Cell::new(Extras::empty()),
+            depth: Cell::default(),
+            limits: RefCell::default(),
+            histogram: RefCell::default(),
             nanos: u64::try_from(nanos).unwrap_or(u64::MAX),
             is_aio: product_name == AIO_PRODUCT,
         }
@@ -255,6 +303,99 @@ impl Counters {
         cell.set(stats);
     }
 
+    #[inline]
+    pub(crate) fn extras(&self) -> Extras {
+        self.extras.get()
+    }
+
+    /// A request of any outcome, for what the operator has switched on; `at_once` if it was never in flight.
+    #[cold]
+    pub(crate) fn note(&self, kind: IoKind, latency: u64, at_once: bool) {
+        if let Some(histogram) = &mut *self.histogram.borrow_mut() {
+            histogram.tally(kind, latency);
+        }
+        if at_once && self.extras().contains(Extras::DEPTH) {
+            let mut depth = self.depth.get();
+            depth.weighted = depth.weighted.wrapping_add(latency);
+            if self.in_flight.get() == 0 {
+                depth.busy = depth.busy.wrapping_add(latency);
+            }
+            self.depth.set(depth);
+        }
+    }
+
+    /// Sums the depth up to `now`, before it changes.
+    #[cold]
+    fn sum_depth(&self, now: u64) {
+        let mut depth = self.depth.get();
+        let passed = now.saturating_sub(depth.upto);
+        let in_flight = self.in_flight.get();
+        depth.weighted = depth.weighted.wrapping_add(passed.wrapping_mul(in_flight));
+        if in_flight > 0 {
+            depth.busy = depth.busy.wrapping_add(passed);
+        }
+        depth.upto = depth.upto.max(now);
+        self.depth.set(depth);
+    }
+
+    /// The limits and their version.
+    pub(crate) fn with_limits<R>(&self, with: impl FnOnce(Option<&Limiter>, u64) -> R) -> R {
+        let limits = self.limits.borrow();
+        with(limits.limiter.as_deref(), limits.version)
+    }
+
+    /// A channel will hold requests back.
+    pub(crate) fn add_gate(&self, heads: &Rc<Heads>) {
+        let gates = &mut self.limits.borrow_mut().gates;
+        gates.retain(|gate| gate.strong_count() > 0);
+        gates.push(Rc::downgrade(heads));
+    }
+
+    pub(crate) fn hold(&self) {
+        step(&self.held);
+    }
+
+    pub(crate) fn let_go(&self, count: u64) {
+        step_back(&self.held, count);
+    }
+
+    fn switch(&self, extra: Extras, on: bool) {
+        let mut extras = self.extras.get();
+        extras.set(extra, on);
+        self.extras.set(extras);
+    }
+
+    fn set_limits(&self, cx: &mut Cx, limiter: Option<Arc<Limiter>>) {
+        self.switch(Extras::LIMITS, limiter.is_some());
+        let mut limits = self.limits.borrow_mut();
+        limits.limiter = limiter;
+        limits.version = limits.version.wrapping_add(1);
+        for heads in limits.gates.iter().filter_map(std::rc::Weak::upgrade) {
+            for (poller, tag) in heads.iter().filter_map(Cell::get) {
+                cx.expire_waits_of(poller, Some(tag));
+            }
+        }
+    }
+
+    fn set_histogram(&self, options: Option<&HistogramOptions>) {
+        self.switch(Extras::HISTOGRAM, options.is_some());
+        let mut histogram = self.histogram.borrow_mut();
+        let is_same = histogram.as_ref().map(Histogram::options) == options;
+        if !is_same {
+            *histogram = options.map(Histogram::new);
+        }
+    }
+
+    fn watch_depth(&self, now: u64, on: bool) {
+        if on && !self.extras().contains(Extras::DEPTH) {
+            self.depth.set(Depth {
+                upto: now,
+                ..Depth::default()
+            });
+        }
+        self.switch(Extras::DEPTH, on);
+    }
+
     #[cold]
     pub(crate) fn count_failure(&self, status: IoStatus) {
         let mut failures = self.failures.get();
@@ -266,13 +407,19 @@ impl Counters {
 
     /// A request goes on after its submission.
     #[inline]
-    pub(crate) fn started(&self) {
+    pub(crate) fn started(&self, now: u64) {
+        if self.extras().contains(Extras::DEPTH) {
+            self.sum_depth(now);
+        }
         step(&self.in_flight);
     }
 
     /// Such requests have ended, or their channel has been closed over them.
     #[inline]
-    pub(crate) fn ended(&self, count: u64) {
+    pub(crate) fn ended(&self, now: u64, count: u64) {
+        if self.extras().contains(Extras::DEPTH) {
+            self.sum_depth(now);
+        }
         step_back(&self.in_flight, count);
     }
 
@@ -295,6 +442,10 @@ impl Counters {
     }
 
     fn snapshot(&self) -> IoStats {
+        if self.extras().contains(Extras::DEPTH) {
+            self.sum_depth(ticks());
+        }
+        let depth = self.depth.get();
         IoStats {
             read: self.of(IoKind::Read),
             write: self.of(IoKind::Write),
@@ -307,6 +458,8 @@ impl Counters {
             failures: self.failures.get(),
             in_flight: self.in_flight.get(),
             held: self.held.get(),
+            busy_ticks: depth.busy,
+            weighted_ticks: depth.weighted,
         }
     }
 
@@ -380,6 +533,31 @@ pub fn reset_local_stats(bdev: &SharedBdev, cx: &mut Cx, what: StatsReset) {
     if let Some(counters) = cx.local::<Registry>().find(bdev) {
         counters.reset(what);
     }
+}
+
+/// Puts `bdev` under these limits on the reactor that `cx` belongs to, or under none. The same [`Limiter`] is to be given to all
+/// reactors, so that they share it. What waits now waits for its turn under the new limits.
+pub fn set_local_limits(bdev: &SharedBdev, cx: &mut Cx, limiter: Option<Arc<Limiter>>) {
+    let counters = cx.local::<Registry>().enter(bdev);
+    counters.set_limits(cx, limiter);
+}
+
+/// Starts a histogram of `bdev` on the reactor that `cx` belongs to, or ends it. One with the same options goes on.
+pub fn set_local_histogram(bdev: &SharedBdev, cx: &mut Cx, options: Option<&HistogramOptions>) {
+    cx.local::<Registry>().enter(bdev).set_histogram(options);
+}
+
+/// What the histogram of [`set_local_histogram`] has counted; `None` without one.
+#[must_use]
+pub fn local_histogram(bdev: &SharedBdev, cx: &mut Cx) -> Option<Histogram> {
+    let counters = cx.local::<Registry>().find(bdev)?;
+    counters.histogram.borrow().clone()
+}
+
+/// Whether to watch how many requests to `bdev` are in flight on the reactor that `cx` belongs to: [`IoStats::busy_ticks`] and
+/// [`IoStats::weighted_ticks`]. Starts from zero.
+pub fn watch_local_depth(bdev: &SharedBdev, cx: &mut Cx, on: bool) {
+    cx.local::<Registry>().enter(bdev).watch_depth(ticks(), on);
 }
 
 #[cfg(test)]

@@ -156,15 +156,12 @@ impl Cx {
     /// Ends this poller's [`Op::Wait`]s now, each by its completion in the next pass; with a tag only those of that tag. Who
     /// still has a reason to wait starts another one. Takes time in proportion to all timers: for resets and the like.
     pub fn expire_waits(&mut self, tag: Option<u64>) {
-        self.expire(self.current, tag);
+        self.expire_waits_of(self.current, tag);
     }
 
-    /// As [`Cx::expire_waits`], for all waits of another poller: for messages that let go of what it holds.
-    pub fn expire_waits_of(&mut self, poller: PollerKey) {
-        self.expire(poller, None);
-    }
-
-    fn expire(&mut self, owner: PollerKey, tag: Option<u64>) {
+    /// As [`Cx::expire_waits`], for the waits of another poller: for messages that let go of what it holds, or change what that
+    /// waits for.
+    pub fn expire_waits_of(&mut self, owner: PollerKey, tag: Option<u64>) {
         let is_meant = |due: &Due| match *due {
             Due::Timer(_) => false,
             Due::Wait(it) => tag.is_none_or(|tag| tag == it),

@@ -7,7 +7,8 @@ use super::*;
 use crate::null::{self, NullOptions};
 use crate::test_reactor::on_reactor;
 use crate::{
-    Bdev, BdevInfo, DriverValue, Features, IoStats, StatsReset, local_stats, reset_local_stats,
+    Bdev, BdevInfo, DriverValue, Features, IoStats, Limiter, RateLimits, StatsReset, local_stats,
+    reset_local_stats,
 };
 
 fn null_disk() -> SharedBdev {
@@ -191,4 +192,269 @@ fn requests_in_the_ring_are_counted_when_they_end() {
         assert_eq!(ops(cx), (1, 1, 0));
         assert_eq!(local_stats(&bdev, cx).read.bytes, 2048);
     });
+}
+
+/// A load on one channel that keeps its requests' places, and what it was answered.
+struct Guest {
+    channel: Box<dyn Channel>,
+    io: fn() -> Io,
+    free: Vec<u64>,
+    /// How many have ended, for others to see.
+    ended: Arc<std::sync::atomic::AtomicU64>,
+    /// When to tell how many.
+    until: u64,
+    report: Option<Box<dyn FnOnce(u64) + Send>>,
+    expedite: bool,
+}
+
+impl Guest {
+    fn ended(&mut self, tag: u64, status: IoStatus) {
+        assert_eq!(status, IoStatus::Ok);
+        self.free.push(tag);
+        let ended = self.ended.load(std::sync::atomic::Ordering::Relaxed) + 1;
+        self.ended
+            .store(ended, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl reactor::Poller for Guest {
+    fn name(&self) -> String {
+        "guest".to_owned()
+    }
+
+    fn poll(&mut self, cx: &mut Cx) -> reactor::Poll {
+        if std::mem::take(&mut self.expedite) {
+            self.channel.expedite(cx, None);
+        }
+        let mut is_limited = true;
+        for _ in 0..self.free.len() {
+            let Some(tag) = self.free.pop() else { break };
+            match self.channel.submit(cx, tag, (self.io)()) {
+                Submitted::Done(status) => {
+                    is_limited = false;
+                    self.ended(tag, status);
+                }
+                Submitted::Queued => {}
+                Submitted::Full(_) => unreachable!("null disks have room"),
+            }
+        }
+        // All wait: what was due by now has gone in this pass, so counts and clock belong together, however late the pass is.
+        if is_limited
+            && cx.now() >= self.until
+            && let Some(report) = self.report.take()
+        {
+            report(cx.now());
+        }
+        reactor::Poll::Busy
+    }
+
+    fn event(&mut self, cx: &mut Cx, event: reactor::Event) {
+        if let reactor::Event::Complete { tag, op, result } = event
+            && let Finished::Done(status) = self.channel.finish(cx, tag, op, result)
+        {
+            self.ended(tag, status);
+        }
+    }
+
+    fn idle(&self) -> reactor::Idle {
+        reactor::Idle::UntilEvent
+    }
+}
+
+/// Runs loads of one kind of request on two reactors under limits for a second; what went, of how much time.
+fn limited(limits: RateLimits, io: fn() -> Io, depth: u64) -> (u64, f64) {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let bdev = null_disk();
+    let limiter = Limiter::new(&limits);
+    let counts: [Arc<AtomicU64>; 2] = Default::default();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let reactors: Vec<_> = (0..2)
+        .map(|_| reactor::spawn(reactor::Config::default()).unwrap())
+        .collect();
+    for (at, (handle, _)) in reactors.iter().enumerate() {
+        let (bdev, limiter, all) = (Arc::clone(&bdev), limiter.clone(), counts.clone());
+        let sender = sender.clone();
+        handle.send(move |reactor| {
+            let cx = reactor.cx();
+            crate::set_local_limits(&bdev, cx, limiter);
+            let start = ticks();
+            let first: u64 = all.iter().map(|it| it.load(Ordering::Relaxed)).sum();
+            let ended = Arc::clone(&all[at]);
+            let report = move |now: u64| {
+                let went: u64 = all.iter().map(|it| it.load(Ordering::Relaxed)).sum();
+                let passed = (now - start) as f64 / reactor::tick_rate() as f64;
+                let _ = sender.send((went - first, passed));
+            };
+            let channel = open(&bdev, cx).unwrap();
+            reactor.add_poller(Box::new(Guest {
+                channel,
+                io,
+                free: (0..depth).collect(),
+                ended,
+                until: start + reactor::tick_rate(),
+                report: (at == 0).then(|| Box::new(report) as _),
+                expedite: false,
+            }));
+        });
+    }
+    let found = receiver
+        .recv_timeout(std::time::Duration::from_secs(60))
+        .unwrap();
+    for (handle, thread) in reactors {
+        handle.stop();
+        thread.join().unwrap();
+    }
+    found
+}
+
+/// By the ticks that have really passed, whatever the machine is doing besides.
+#[test]
+fn a_second_under_limits_is_exact_to_three_per_cent() {
+    let limits = |ios, mbytes| RateLimits {
+        rw_ios_per_sec: ios,
+        rw_mbytes_per_sec: mbytes,
+        ..RateLimits::default()
+    };
+    let small: fn() -> Io = || io(IoKind::Read, 0, 8);
+    let large: fn() -> Io = || io(IoKind::Write, 0, 64);
+    let cases = [
+        (limits(1000, 0), small, 1000.0),
+        (limits(50_000, 0), small, 50_000.0),
+        (limits(0, 100), small, 25_600.0),
+        (limits(0, 200), large, 6400.0),
+    ];
+    for (limits, io, rate) in cases {
+        let (went, passed) = limited(limits, io, 32);
+        let part = went as f64 / (rate * passed);
+        assert!(
+            (0.97..=1.03).contains(&part),
+            "{limits:?}: {went} in {passed} s"
+        );
+    }
+}
+
+#[test]
+fn what_is_held_back_is_counted_and_let_go() {
+    on_reactor(|reactor| {
+        let cx = reactor.cx();
+        let bdev = null_disk();
+        let mut channel = open(&bdev, cx).unwrap();
+        let limits = RateLimits {
+            rw_ios_per_sec: 1,
+            ..RateLimits::default()
+        };
+        crate::set_local_limits(&bdev, cx, Limiter::new(&limits));
+        let done = channel.submit(cx, 0, io(IoKind::Read, 0, 1));
+        assert!(matches!(done, Submitted::Done(IoStatus::Ok)));
+        for tag in 1..=5 {
+            let queued = channel.submit(cx, tag, io(IoKind::Write, 0, 1));
+            assert!(matches!(queued, Submitted::Queued));
+        }
+        // Requests that move no data pass.
+        for kind in [IoKind::Flush, IoKind::Unmap, IoKind::WriteZeroes] {
+            let done = channel.submit(cx, 9, io(kind, 0, 1));
+            assert!(matches!(done, Submitted::Done(IoStatus::Ok)));
+        }
+        let stats = local_stats(&bdev, cx);
+        assert_eq!((stats.in_flight, stats.held), (5, 5));
+        assert_eq!((stats.read.ops, stats.write.ops), (1, 0));
+
+        // An early end of the wait changes nothing.
+        let wait = || Op::Wait { until: 0 };
+        let early = channel.finish(cx, 1, wait(), Ok(0));
+        assert!(matches!(early, Finished::Queued));
+        channel.expedite(cx, Some(3));
+        let done = channel.finish(cx, 3, wait(), Ok(0));
+        assert!(matches!(done, Finished::Done(IoStatus::Ok)));
+        assert_eq!(local_stats(&bdev, cx).held, 4);
+        // No limit any more: they go one after the other, in order.
+        crate::set_local_limits(&bdev, cx, None);
+        for tag in [1, 2, 4] {
+            let done = channel.finish(cx, tag, wait(), Ok(0));
+            assert!(matches!(done, Finished::Done(IoStatus::Ok)), "{tag}");
+        }
+        let stats = local_stats(&bdev, cx);
+        assert_eq!((stats.in_flight, stats.held, stats.write.ops), (1, 1, 4));
+        drop(channel);
+        let stats = local_stats(&bdev, cx);
+        assert_eq!((stats.in_flight, stats.held), (0, 0));
+    });
+}
+
+#[test]
+fn a_disk_without_room_is_tried_again_and_paid_once() {
+    on_reactor(|reactor| {
+        let cx = reactor.cx();
+        let bdev: SharedBdev = Arc::new(Scripted);
+        let mut channel = open(&bdev, cx).unwrap();
+        let limits = RateLimits {
+            rw_ios_per_sec: 1,
+            ..RateLimits::default()
+        };
+        crate::set_local_limits(&bdev, cx, Limiter::new(&limits));
+        // "queue", then "full", "queue".
+        let queued = channel.submit(cx, 1, io(IoKind::Read, 0, 1));
+        assert!(matches!(queued, Submitted::Queued));
+        assert_eq!(local_stats(&bdev, cx).held, 0);
+        let queued = channel.submit(cx, 2, io(IoKind::Read, 0, 1));
+        assert!(matches!(queued, Submitted::Queued));
+        assert_eq!(local_stats(&bdev, cx).held, 1);
+        channel.expedite(cx, None);
+        for held in [1, 0] {
+            let queued = channel.finish(cx, 2, Op::Wait { until: 0 }, Ok(0));
+            assert!(matches!(queued, Finished::Queued));
+            assert_eq!(local_stats(&bdev, cx).held, held);
+        }
+    });
+}
+
+#[test]
+fn a_reactor_lets_go_of_what_waits_when_the_limits_are_gone() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let bdev = null_disk();
+    let (handle, thread) = reactor::spawn(reactor::Config::default()).unwrap();
+    let ended: Arc<AtomicU64> = Arc::default();
+    let slow = RateLimits {
+        rw_mbytes_per_sec: 1,
+        ..RateLimits::default()
+    };
+    let patience = std::time::Duration::from_secs(60);
+    let (disk, counter) = (Arc::clone(&bdev), Arc::clone(&ended));
+    let limiter = Limiter::new(&slow);
+    let begin = move |reactor: &mut reactor::Reactor| {
+        crate::set_local_limits(&disk, reactor.cx(), limiter);
+        let channel = open(&disk, reactor.cx()).unwrap();
+        reactor.add_poller(Box::new(Guest {
+            channel,
+            // Half a second each.
+            io: || io(IoKind::Write, 0, 1000),
+            free: (0..100).collect(),
+            ended: counter,
+            until: u64::MAX,
+            report: None,
+            expedite: false,
+        }));
+    };
+    handle.call(begin).wait(patience).unwrap();
+    let asked = |change: Option<Option<Arc<Limiter>>>| {
+        let disk = Arc::clone(&bdev);
+        let ask = move |reactor: &mut reactor::Reactor| {
+            if let Some(limiter) = change {
+                crate::set_local_limits(&disk, reactor.cx(), limiter);
+            }
+            local_stats(&disk, reactor.cx())
+        };
+        handle.call(ask).wait(patience).unwrap()
+    };
+    while asked(None).held == 0 {
+        std::thread::yield_now();
+    }
+    let slow = asked(None).write.ops;
+    asked(Some(None));
+    // At a MiB per second this would take an hour.
+    while ended.load(Ordering::Relaxed) < slow + 10_000 {
+        std::thread::yield_now();
+    }
+    handle.stop();
+    thread.join().unwrap();
 }

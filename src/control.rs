@@ -11,6 +11,7 @@
 //! A call that waits keeps its `Responder` with the continuation, so other calls go on meanwhile.
 
 mod helpers;
+mod keeping;
 mod shutdown;
 mod timers;
 mod waits;
@@ -22,16 +23,19 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use nvme::{ControllerHandle, NamespaceSet};
 use reactor::ReactorHandle;
 use rpc::{Registry, Request, Responder, RpcError, Server, ServerHandle, State, code};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::disks::Disks;
 use crate::logging::Logging;
 use crate::nvmf::{ListenerId, Nvmf};
 use crate::options::{Notifications, Options};
+use crate::state::Store;
 use crate::telemetry::Gathering;
 use crate::virtio_blk::{BasePath, VirtioBlk};
 pub(crate) use helpers::Helpers;
 use helpers::Job;
+pub(crate) use keeping::rest_of;
+use keeping::{Answer, Keeper};
 use shutdown::Ending;
 use timers::Timers;
 use waits::Waits;
@@ -42,8 +46,10 @@ pub(crate) enum Message {
     Call(Request),
     /// A call from the configuration: not restricted by `--rpcs-allowed`.
     Configure(Request),
-    /// The part of the configuration that precedes initialization is done.
-    StartupReplayed,
+    /// A call from the RPC socket has been answered, which its client must not hear before the configuration is saved.
+    Answered(Answer),
+    /// The part of the configuration that precedes initialization is done; the rest is to come.
+    StartupReplayed(Vec<(String, Value)>),
     /// The rest is done, or failed.
     Replayed(Result<(), String>),
     /// The command line needs a transport: make one if there is none.
@@ -95,6 +101,8 @@ pub(crate) struct Parts {
     /// Tells the configuration's thread to replay the second part.
     pub(crate) go: Sender<()>,
     pub(crate) wait_for_rpc: bool,
+    /// Where the configuration is kept, and what is there.
+    pub(crate) store: Option<(Arc<Store>, Option<String>)>,
     /// Where sockets of virtio-blk endpoints are made.
     pub(crate) sockets: BasePath,
     /// Lines for the person who started the daemon, once it is ready.
@@ -121,6 +129,7 @@ pub(crate) struct Control {
     helpers: Helpers,
     timers: Timers,
     waits: Waits,
+    keeper: Option<Keeper>,
     ending: Option<Ending>,
     ended: bool,
 }
@@ -149,6 +158,7 @@ impl Control {
             helpers,
             timers: Timers::default(),
             waits: Waits::default(),
+            keeper: parts.store.map(|(store, saved)| Keeper::new(store, saved)),
             ending: None,
             ended: false,
         }
@@ -188,16 +198,19 @@ impl Control {
             }
             Message::Call(request) => {
                 self.gathering.requests += 1;
+                let request = self.kept(request);
                 methods.offered.dispatch(self, self.state, request);
             }
+            Message::Answered(answer) => self.answered(answer),
             Message::Configure(request) => methods.all.dispatch(self, self.state, request),
-            Message::StartupReplayed if self.wait_for_rpc => {
+            Message::StartupReplayed(rest) if self.wait_for_rpc => {
+                self.keep_rest(rest);
                 self.serve();
                 if let Some(line) = self.init.ready.first() {
                     crate::cli::say(&format!("{line}, waiting for framework_start_init"));
                 }
             }
-            Message::StartupReplayed => self.initialize(None),
+            Message::StartupReplayed(_) => self.initialize(None),
             Message::Replayed(outcome) => self.initialized(outcome),
             Message::DefaultTransport => self.nvmf.default_transport(),
             Message::Signal(signal) => self.signalled(signal),
@@ -227,6 +240,7 @@ impl Control {
     pub(crate) fn initialize(&mut self, responder: Option<Responder>) {
         self.init.waiting.extend(responder);
         self.state = State::Runtime;
+        self.keep_nothing();
         self.init.started = true;
         if let Some(go) = self.init.go.take() {
             // If the thread has gone it has said why.
@@ -254,6 +268,7 @@ impl Control {
             return;
         }
         self.init.finished = true;
+        self.keep_all();
         self.serve();
         for responder in self.init.waiting.drain(..) {
             responder.ok(true);

@@ -21,6 +21,7 @@ use crate::control::{Control, Helpers, Message, Methods, Parts};
 use crate::cpumask::CpuMask;
 use crate::logging::{Level, Logging};
 use crate::replay::Replay;
+use crate::state::{Saved, Store};
 use crate::virtio_blk::BasePath;
 
 /// Runs the daemon until a signal ends it.
@@ -41,10 +42,12 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     }
     // Everything that may be wrong with the command line comes before everything that has effects.
     let cpus = cpus(args)?;
-    let config = match &args.config {
-        Some(path) => Config::read(path)?,
-        None => Config::default(),
-    };
+    let Start {
+        config,
+        source,
+        store,
+        saved,
+    } = start(args)?;
     let methods = methods(args)?;
     raise_file_limit();
 
@@ -68,12 +71,8 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let (go, may_go) = bounded(1);
     let replay = Replay {
         config,
-        source: args
-            .config
-            .as_deref()
-            .unwrap_or(Path::new(""))
-            .display()
-            .to_string(),
+        source: source.display().to_string(),
+        keep_skipped: saved.as_ref().and(store.clone()),
         extra: quick.as_ref().map(quick::Quick::calls).unwrap_or_default(),
         needs_transport: quick.as_ref().is_some_and(quick::Quick::needs_transport),
         ignore_errors: args.json_ignore_init_errors,
@@ -99,6 +98,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         server,
         go,
         wait_for_rpc: args.wait_for_rpc,
+        store: store.map(|store| (store, saved)),
         sockets,
         ready,
     };
@@ -122,6 +122,47 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// What the daemon starts from.
+#[derive(Default)]
+struct Start {
+    config: Config,
+    /// The file that it is from.
+    source: PathBuf,
+    /// Where the configuration is kept.
+    store: Option<Arc<Store>>,
+    /// What is there.
+    saved: Option<String>,
+}
+
+/// `--state` comes before `-c`: what was changed since the file was written must not be lost, and the file may be there to
+/// fill a new machine's directory.
+fn start(args: &ServeArgs) -> anyhow::Result<Start> {
+    let mut start = Start::default();
+    if let Some(directory) = &args.state {
+        let (store, saved) = Store::open(directory)?;
+        let source = store.current();
+        start.store = Some(Arc::new(store));
+        if let Some(Saved { config, text }) = saved {
+            if let Some(path) = &args.config {
+                tracing::info!(
+                    "-c {path:?} is not read: {source:?} has the configuration, as it was changed since"
+                );
+            }
+            return Ok(Start {
+                config,
+                source,
+                saved: Some(text),
+                ..start
+            });
+        }
+    }
+    if let Some(path) = &args.config {
+        start.config = Config::read(path)?;
+        start.source.clone_from(path);
+    }
+    Ok(start)
 }
 
 fn methods(args: &ServeArgs) -> anyhow::Result<Methods> {

@@ -107,6 +107,11 @@ impl Disk {
         }
         json!({"method": self.method, "params": params})
     }
+
+    /// The calls that set again what was set about it, which follow the one that makes it.
+    pub(crate) fn settings(&self) -> Vec<Value> {
+        Vec::new()
+    }
 }
 
 /// Somebody waits for a disk to appear.

@@ -3,12 +3,15 @@
 //! SPDK knows two levels: one for syslog (`log_set_level`) and one for standard error (`log_set_print_level`). Here only the
 //! second has something to filter; the first is kept for those who ask for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::{Value, json};
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
+
+use crate::configuration::call;
 
 /// SPDK's levels, the loudest last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -66,9 +69,19 @@ type Filter = reload::Handle<EnvFilter, Registry>;
 pub(crate) struct Logging {
     filter: Filter,
     /// For `log_get_level` only.
-    pub(crate) level: Level,
+    level: Level,
     print_level: Level,
     flags: BTreeSet<&'static str>,
+    asked: Asked,
+}
+
+/// What was set over RPC, for a configuration. What the command line says is not in it: the next command line may say
+/// something else.
+#[derive(Debug, Default)]
+struct Asked {
+    level: Option<Level>,
+    print_level: Option<Level>,
+    flags: BTreeMap<&'static str, bool>,
 }
 
 impl Logging {
@@ -96,18 +109,64 @@ impl Logging {
             level: Level::Notice,
             print_level,
             flags: BTreeSet::new(),
+            asked: Asked::default(),
         })
+    }
+
+    /// What `log_get_level` answers.
+    pub(crate) fn level(&self) -> Level {
+        self.level
+    }
+
+    /// `log_set_level`: kept, without effect.
+    pub(crate) fn ask_level(&mut self, level: Level) {
+        self.level = level;
+        self.asked.level = Some(level);
+    }
+
+    /// `log_set_print_level`.
+    pub(crate) fn ask_print_level(&mut self, level: Level) {
+        self.asked.print_level = Some(level);
+        self.print_level = level;
+        self.apply();
+    }
+
+    /// `log_set_flag` and `log_clear_flag`; `false` if there is no such flag.
+    pub(crate) fn ask_flag(&mut self, flag: &str, on: bool) -> bool {
+        let names = FLAGS.iter().map(|(name, _)| *name);
+        let matching = names.filter(|name| flag == "all" || flag == *name);
+        self.asked.flags.extend(matching.map(|name| (name, on)));
+        self.set_flag(flag, on)
+    }
+
+    /// The calls of a configuration that set again what was set over RPC.
+    pub(crate) fn calls(&self) -> Vec<Value> {
+        let Asked {
+            level,
+            print_level,
+            flags,
+        } = &self.asked;
+        let levels = [
+            ("log_set_level", level),
+            ("log_set_print_level", print_level),
+        ];
+        let levels = levels
+            .into_iter()
+            .filter_map(|(method, level)| Some(call(method, json!({ "level": (*level)? }))));
+        let flags = flags.iter().map(|(flag, on)| {
+            let method = if *on {
+                "log_set_flag"
+            } else {
+                "log_clear_flag"
+            };
+            call(method, json!({ "flag": flag }))
+        });
+        levels.chain(flags).collect()
     }
 
     /// What standard error gets.
     pub(crate) fn print_level(&self) -> Level {
         self.print_level
-    }
-
-    /// Changes what standard error gets.
-    pub(crate) fn set_print_level(&mut self, level: Level) {
-        self.print_level = level;
-        self.apply();
     }
 
     /// All flags and whether they are set.
@@ -117,7 +176,7 @@ impl Logging {
             .map(|(name, _)| (*name, self.flags.contains(name)))
     }
 
-    /// Sets or clears a flag, or `all`; `false` if there is no such flag.
+    /// `-L`: sets or clears a flag, or `all`; `false` if there is no such flag.
     pub(crate) fn set_flag(&mut self, flag: &str, on: bool) -> bool {
         let matching: Vec<_> = FLAGS
             .iter()

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod configuration;
 mod control;
 mod cpumask;
 mod daemon;
@@ -25,6 +26,7 @@ mod nvmf;
 mod options;
 mod replay;
 mod stacking;
+mod state;
 mod telemetry;
 mod virtio_blk;
 

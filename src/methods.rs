@@ -27,7 +27,6 @@ use rpc::{Registry, RegistryError};
 use crate::control::Control;
 
 pub(crate) use bdev::registered;
-pub(crate) use framework::is_subsystem;
 
 type Table = Registry<Control>;
 

@@ -10,8 +10,9 @@ use rpc::config::{Call, Config, Entry};
 use rpc::{Params, Registry, Request, Responder, RpcError, State};
 use serde_json::Value;
 
-use crate::control::{Control, Message};
-use crate::methods::is_subsystem;
+use crate::configuration::is_subsystem;
+use crate::control::{Control, Message, rest_of};
+use crate::state::Store;
 
 /// What to replay, and how strictly.
 pub(crate) struct Replay {
@@ -23,6 +24,8 @@ pub(crate) struct Replay {
     /// Whether that needs the NVMe transport.
     pub(crate) needs_transport: bool,
     pub(crate) ignore_errors: bool,
+    /// Where the configuration is from, if it will be replaced by what comes of it: what is skipped would be lost.
+    pub(crate) keep_skipped: Option<Arc<Store>>,
     pub(crate) methods: Arc<Registry<Control>>,
     pub(crate) control: Sender<Message>,
 }
@@ -49,7 +52,10 @@ impl Replay {
     fn run(mut self, go: &Receiver<()>) {
         let outcome = self.split().and_then(|(startup, runtime)| {
             self.replay(startup)?;
-            let _ = self.control.send(Message::StartupReplayed);
+            let rest = runtime
+                .iter()
+                .map(|step| rest_of(&step.subsystem, &step.call.method, &step.call.params));
+            let _ = self.control.send(Message::StartupReplayed(rest.collect()));
             if go.recv().is_err() {
                 return Err("the daemon ended before it was initialized".to_owned());
             }
@@ -82,6 +88,7 @@ impl Replay {
                         return Err(reason);
                     }
                     tracing::info!("{reason}; skipped");
+                    self.skip()?;
                     continue;
                 };
                 let step = Step {
@@ -98,7 +105,16 @@ impl Replay {
         Ok((startup, runtime))
     }
 
-    fn replay(&self, steps: VecDeque<Step>) -> Result<(), String> {
+    /// Before the first entry that is skipped.
+    fn skip(&mut self) -> Result<(), String> {
+        if let Some(store) = self.keep_skipped.take() {
+            let path = store.keep_skipped().map_err(|error| error.to_string())?;
+            tracing::warn!("the configuration as it was is kept as {path:?}");
+        }
+        Ok(())
+    }
+
+    fn replay(&mut self, steps: VecDeque<Step>) -> Result<(), String> {
         for Step { call, subsystem } in steps {
             if call.method == "framework_start_init" {
                 continue;
@@ -111,6 +127,7 @@ impl Replay {
                     return Err(reason);
                 }
                 tracing::warn!("{reason}; going on");
+                self.skip()?;
             }
         }
         Ok(())

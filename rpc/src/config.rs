@@ -101,7 +101,15 @@ impl Config {
             path: path.to_owned(),
             source,
         })?;
-        Self::parse(&text).map_err(|error| match error {
+        Self::parse_named(&text, path)
+    }
+
+    /// Parses the text of the file with this name.
+    ///
+    /// # Errors
+    /// [`parse`](Self::parse)'s, with the file's name.
+    pub fn parse_named(text: &[u8], path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(text).map_err(|error| match error {
             ConfigError::Syntax {
                 line,
                 column,

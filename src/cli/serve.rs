@@ -12,7 +12,7 @@ const EXAMPLES: &str = "\
 What happens with no options:
   A RAM disk of 64 MiB (Malloc0) appears behind the endpoint /run/vtarget/nvme0 (or under $XDG_RUNTIME_DIR, or /tmp, where
   /run is not writable), the RPC socket is /var/tmp/spdk.sock, one reactor thread serves everything, and the QEMU command
-  line that attaches the disk is printed. With -c, -r, --no-rpc-server or --wait-for-rpc nothing exists until you create it.
+  line that attaches the disk is printed. With -c, -r, --state, --no-rpc-server or --wait-for-rpc nothing exists until you create it.
 
 Examples:
   vtarget serve                                    a RAM disk to try things out
@@ -71,6 +71,11 @@ pub(crate) struct ServeArgs {
         value_name = "FILE"
     )]
     pub(crate) config: Option<PathBuf>,
+
+    /// Keep the configuration in this directory (made if it is missing): every change over RPC is on the disk before it is
+    /// answered, and comes back at the next start. With -c, the file fills a directory that has no configuration yet
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["disk", "ram", "attach", "endpoint"])]
+    pub(crate) state: Option<PathBuf>,
 
     /// Go on when an entry of the configuration fails
     #[arg(long)]
@@ -191,6 +196,7 @@ impl ServeArgs {
     pub(crate) fn wants_demo(&self) -> bool {
         !self.wants_disks()
             && self.config.is_none()
+            && self.state.is_none()
             && self.rpc_socket.is_none()
             && !self.no_rpc_server
             && !self.wait_for_rpc

@@ -40,6 +40,7 @@ impl Control {
         self.ending = Some(Ending { orderly });
         let late = RpcError::internal("not reached: nobody asked");
         let ack = self.wait(None, PATIENCE, late, |control, _| control.ended = true);
+        self.keep_last(ack.clone());
         self.nvmf.remove_endpoints(&ack);
         self.blk.remove_endpoints(&ack);
         drop(ack);
@@ -57,6 +58,7 @@ impl Control {
         self.init.waiting.clear();
         self.waits.abandon();
         self.gathering.abandon();
+        self.close_keeper();
         drop(self.server.take());
         if let Some(server) = self.serving.take() {
             server.shutdown(Duration::from_secs(1));

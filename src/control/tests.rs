@@ -27,6 +27,7 @@ pub(crate) fn control_of(reactors: Vec<ReactorHandle>) -> (Control, Receiver<Mes
         server: None,
         go,
         wait_for_rpc: false,
+        store: None,
         sockets: BasePath::new(None).expect("a directory"),
         ready: Vec::new(),
     };
@@ -203,7 +204,7 @@ fn a_configuration_that_fails_ends_it_in_disorder() {
     let (mut control, messages, methods) = control();
     let (wait, waiting) = request("framework_wait_init", Value::Null);
     control.take(Message::Call(wait), &methods);
-    control.take(Message::StartupReplayed, &methods);
+    control.take(Message::StartupReplayed(Vec::new()), &methods);
     control.take(Message::Replayed(Err("line 7: no".to_owned())), &methods);
     let error = waiting.try_recv().expect("an answer").expect_err("refused");
     assert!(error.message.contains("line 7"));

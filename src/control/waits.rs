@@ -65,7 +65,11 @@ impl Control {
         let Some(Wait { responder, done }) = self.waits.waits.remove(&id) else {
             return;
         };
+        let nobody_asks = responder.is_none();
         done(self, responder);
+        if nobody_asks {
+            self.unsure();
+        }
     }
 
     /// Asks every reactor something and answers with what `then` makes of it, in the reactors' order.

@@ -174,6 +174,7 @@ impl Disks {
                 }
                 None => calls.push(disk.to_call()),
             }
+            calls.extend(disk.settings());
         }
         let absent = self.layers.iter().filter(|it| !said.contains(&it.id));
         calls.extend(absent.map(|it| it.call(None)));

@@ -8,19 +8,8 @@ use serde_json::{Value, json};
 
 use super::Table;
 use super::params::NVMF;
+use crate::configuration::SUBSYSTEMS;
 use crate::control::{Control, done};
-
-/// Subsystems in the order of initialization, and what each needs.
-const SUBSYSTEMS: &[(&str, &[&str])] = &[
-    ("scheduler", &[]),
-    ("sock", &[]),
-    ("iobuf", &[]),
-    ("accel", &["iobuf"]),
-    ("bdev", &["accel", "sock", "iobuf"]),
-    ("nvmf", &["bdev", "sock", "accel", "iobuf"]),
-    ("vhost_blk", &["bdev"]),
-    ("vfio_user_target", &["bdev"]),
-];
 
 pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
     table
@@ -31,11 +20,6 @@ pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
         .method("framework_get_config", When::Runtime, get_config)?
         .method("spdk_kill_instance", When::Runtime, kill_instance)?;
     Ok(())
-}
-
-/// Whether a configuration's subsystem is one of ours.
-pub(crate) fn is_subsystem(name: &str) -> bool {
-    SUBSYSTEMS.iter().any(|(known, _)| *known == name)
 }
 
 /// The fields say which SPDK's methods these are, which is what callers look for; the text says who answers.
@@ -84,53 +68,13 @@ fn get_config(control: &mut Control, params: Params) -> Result<Value, RpcError> 
         text: "Invalid arguments",
     };
     let GetConfig { name, .. } = params.decode(STYLE)?;
-    let options = &control.options;
-    let call = |method: &str, params: &Value| json!({"method": method, "params": params});
-    let mut calls = match name.as_str() {
-        "scheduler" => vec![call("framework_set_scheduler", &options.scheduler)],
-        "sock" => {
-            let default = json!({"impl_name": options.sock_default});
-            let impls = options.sock.iter().map(|(name, settings)| {
-                let mut params = json!({"impl_name": name});
-                crate::options::merge(&mut params, settings);
-                call("sock_impl_set_options", &params)
-            });
-            std::iter::once(call("sock_set_default_impl", &default))
-                .chain(impls)
-                .collect()
-        }
-        "iobuf" => vec![call("iobuf_set_options", &options.iobuf)],
-        "accel" => vec![call("accel_set_options", &options.accel)],
-        "bdev" => {
-            let mut calls = vec![call("bdev_set_options", &options.bdev)];
-            calls.extend(control.disks.calls());
-            calls
-        }
-        "nvmf" => {
-            let [crdt1, crdt2, crdt3] = options.nvmf_crdt;
-            let most = json!({"max_subsystems": options.nvmf_max_subsystems});
-            let crdt = json!({"crdt1": crdt1, "crdt2": crdt2, "crdt3": crdt3});
-            let mut calls = vec![
-                call("nvmf_set_config", &options.nvmf_config),
-                call("nvmf_set_max_subsystems", &most),
-                call("nvmf_set_crdt", &crdt),
-            ];
-            calls.extend(control.nvmf.calls());
-            calls
-        }
-        "vhost_blk" => control.blk.vhost_calls(),
-        "vfio_user_target" => control.blk.vfu_calls(),
-        _ => {
+    match control.subsystem_calls(&name) {
+        Some(calls) => Ok(calls.into()),
+        None => {
             let text = format!("Subsystem '{name}' not found");
-            return Err(RpcError::new(rpc::code::INVALID_PARAMS, text));
+            Err(RpcError::new(rpc::code::INVALID_PARAMS, text))
         }
-    };
-    let foreign = options.foreign.iter().filter(|(owner, ..)| *owner == name);
-    calls.extend(foreign.map(|(_, method, params)| call(method, params)));
-    if name == "bdev" {
-        calls.push(json!({"method": "bdev_wait_for_examine"}));
     }
-    Ok(calls.into())
 }
 
 #[derive(Deserialize)]

@@ -12,16 +12,18 @@ use crate::logging::Level;
 pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
     table
         .method("log_set_level", When::Always, |control, params| {
-            control.logging.level = params.decode::<SetLevel>(BDEV)?.level;
+            control
+                .logging
+                .ask_level(params.decode::<SetLevel>(BDEV)?.level);
             done()
         })?
         .method("log_get_level", When::Always, |control, params| {
             params.expect_none()?;
-            level(control.logging.level)
+            level(control.logging.level())
         })?
         .method("log_set_print_level", When::Always, |control, params| {
             let SetLevel { level } = params.decode(BDEV)?;
-            control.logging.set_print_level(level);
+            control.logging.ask_print_level(level);
             done()
         })?
         .method("log_get_print_level", When::Always, |control, params| {
@@ -56,7 +58,7 @@ fn level(level: Level) -> Result<Value, RpcError> {
 
 fn set_flag(control: &mut Control, params: Params, on: bool) -> Result<Value, RpcError> {
     let Flag { flag } = params.decode(BDEV)?;
-    if control.logging.set_flag(&flag, on) {
+    if control.logging.ask_flag(&flag, on) {
         return done();
     }
     let text = format!("invalid log flag: `{flag}` is none of those that log_get_flags lists");

@@ -10,6 +10,7 @@ mod hostile;
 mod life;
 mod nvmf;
 mod spdk_client;
+mod state;
 mod telemetry;
 mod vfu_rpc;
 mod vhost_rpc;

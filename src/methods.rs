@@ -10,6 +10,7 @@ mod bdev_passthru;
 mod bdev_stats;
 mod blk;
 mod compat;
+mod foreign;
 mod framework;
 mod log;
 mod namespace;
@@ -52,5 +53,6 @@ pub(crate) fn table() -> Result<Table, RegistryError> {
     vfu::register(&mut table)?;
     compat::register(&mut table)?;
     telemetry::register(&mut table)?;
+    foreign::register(&mut table)?;
     Ok(table)
 }

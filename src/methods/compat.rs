@@ -4,23 +4,28 @@
 //! sockets of a network, no accelerators and no scheduler to set up. What they cannot keep they refuse.
 
 use nix::errno::Errno;
-use rpc::{Params, RegistryError, RpcError, When};
+use rpc::{DecodeStyle, Params, RegistryError, RpcError, When};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Table;
-use super::params::NVMF;
+use super::params::{NVMF, optional};
 use crate::control::{Control, done};
 use crate::options::{Notifications, merge};
 
 pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
     table
         .method("iobuf_set_options", When::Startup, |control, params| {
-            keep::<Iobuf>(params, |control| &mut control.options.iobuf, control)
+            keep::<Iobuf>(params, NVMF, |control| &mut control.options.iobuf, control)
         })?
         .method("iobuf_get_stats", When::Runtime, iobuf_get_stats)?
         .method("accel_set_options", When::Startup, |control, params| {
-            keep::<Accel>(params, |control| &mut control.options.accel, control)
+            keep::<Accel>(
+                params,
+                DecodeStyle::PARSE_ERROR,
+                |control| &mut control.options.accel,
+                control,
+            )
         })?
         .method("accel_get_opc_assignments", When::Runtime, |_, params| {
             params.expect_none()?;
@@ -78,18 +83,6 @@ pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
         .method("trace_get_tpoint_group_mask", When::Always, |_, params| {
             params.expect_none()?;
             Ok(json!({"tpoint_group_mask": "0x0"}))
-        })?
-        .method("bdev_nvme_set_options", When::Always, |control, params| {
-            foreign(control, params, "bdev_nvme_set_options")
-        })?
-        .method("bdev_nvme_set_hotplug", When::Runtime, |control, params| {
-            foreign(control, params, "bdev_nvme_set_hotplug")
-        })?
-        .method("bdev_raid_set_options", When::Always, |control, params| {
-            foreign(control, params, "bdev_raid_set_options")
-        })?
-        .method("bdev_iscsi_set_options", When::Always, |control, params| {
-            foreign(control, params, "bdev_iscsi_set_options")
         })?;
     Ok(())
 }
@@ -99,45 +92,17 @@ fn no_params(_: &mut Control, params: Params) -> Result<Value, RpcError> {
     done()
 }
 
-/// Options of a bdev module that is not here, which every saved configuration of SPDK sets. They are kept to be saved again.
-fn foreign(control: &mut Control, params: Params, method: &'static str) -> Result<Value, RpcError> {
-    let given = params.value().cloned().unwrap_or_else(|| json!({}));
-    if !given.is_object() {
-        return Err(RpcError::invalid_params(
-            "expected an object of named parameters",
-        ));
-    }
-    let kept = &mut control.options.foreign;
-    match kept.iter_mut().find(|(_, name, _)| *name == method) {
-        Some((.., value)) => merge(value, &given),
-        None => kept.push(("bdev", method, given)),
-    }
-    tracing::info!(method, "kept, without effect: there is no such module");
-    done()
-}
-
 /// Decodes options, all of them optional, and keeps those that are given.
 fn keep<T: for<'de> Deserialize<'de> + Serialize>(
     params: Params,
+    style: DecodeStyle,
     kept: fn(&mut Control) -> &mut Value,
     control: &mut Control,
 ) -> Result<Value, RpcError> {
-    let given: T = params.decode(NVMF)?;
+    let given: T = params.decode(style)?;
     let given = serde_json::to_value(given).map_err(RpcError::internal)?;
     merge(kept(control), &given);
     done()
-}
-
-/// A member that is only kept if it is given.
-macro_rules! optional {
-    ($(#[$doc:meta])* $name:ident { $($member:ident: $kind:ty,)* }) => {
-        $(#[$doc])*
-        #[derive(Deserialize, Serialize)]
-        #[serde(deny_unknown_fields)]
-        struct $name {
-            $(#[serde(default, skip_serializing_if = "Option::is_none")] $member: Option<$kind>,)*
-        }
-    };
 }
 
 optional!(Iobuf {
@@ -241,6 +206,8 @@ struct SetScheduler {
     load_limit: Option<u8>,
     core_limit: Option<u8>,
     core_busy: Option<u8>,
+    #[expect(dead_code, reason = "there is nothing to map")]
+    mappings: Option<String>,
 }
 
 /// Pollers stay where they were added; whichever scheduler is chosen has nothing to move.
@@ -389,7 +356,7 @@ struct GetNotifications {
 }
 
 fn get_notifications(control: &mut Control, params: Params) -> Result<Value, RpcError> {
-    let GetNotifications { id, max } = params.decode(rpc::DecodeStyle::INVALID_ARGUMENT)?;
+    let GetNotifications { id, max } = params.decode(DecodeStyle::INVALID_ARGUMENT)?;
     let max = max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
     Ok(control.notifications.since(id, max).into())
 }

@@ -14,6 +14,19 @@ pub(super) const NVMF: DecodeStyle = DecodeStyle::INVALID_PARAMS;
 /// Of `vhost_*` and `vfu_*`.
 pub(super) const VHOST: DecodeStyle = DecodeStyle::INVALID_ARGUMENT;
 
+/// Parameters that may all be left out, and are only kept if they are given.
+macro_rules! optional {
+    ($(#[$doc:meta])* $name:ident { $($member:ident: $kind:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(serde::Deserialize, serde::Serialize)]
+        #[serde(deny_unknown_fields)]
+        struct $name {
+            $(#[serde(default, skip_serializing_if = "Option::is_none")] $member: Option<$kind>,)*
+        }
+    };
+}
+pub(super) use optional;
+
 /// The parameters of methods that only need a name.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -55,6 +55,9 @@ struct Create {
     ana_reporting: bool,
     min_cntlid: Option<u16>,
     max_cntlid: Option<u16>,
+    /// What SPDK had instead of `dmrsl` and `wzsl`, deprecated there.
+    max_discard_size_kib: Option<u64>,
+    max_write_zeroes_size_kib: Option<u64>,
     dmrsl: Option<u32>,
     wzsl: Option<u8>,
     #[serde(default)]
@@ -121,6 +124,15 @@ fn create(control: &mut Control, params: Params) -> Result<Value, RpcError> {
             "passthrough needs a bdev that is an NVMe controller, and there is no such bdev here";
         return Err(RpcError::invalid_params(reason));
     }
+    let dmrsl = match wanted.max_discard_size_kib {
+        // A KiB is two of the blocks that SPDK counts in.
+        Some(kib) => Some(u32::try_from(kib.saturating_mul(2)).unwrap_or(u32::MAX)),
+        None => wanted.dmrsl,
+    };
+    let wzsl = match wanted.max_write_zeroes_size_kib {
+        Some(kib) => Some(wzsl_of(kib)?),
+        None => wanted.wzsl,
+    };
     control
         .nvmf
         .subsystems
@@ -134,12 +146,28 @@ fn create(control: &mut Control, params: Params) -> Result<Value, RpcError> {
             min_cntlid: first,
             max_cntlid: last,
             ana_reporting: wanted.ana_reporting,
-            dmrsl: wanted.dmrsl.unwrap_or(2_097_152),
-            wzsl: wanted.wzsl.unwrap_or(12),
+            dmrsl: dmrsl.unwrap_or(2_097_152),
+            wzsl: wzsl.unwrap_or(12),
             passthrough: false,
             enable_nssr: wanted.enable_nssr,
         }));
     done()
+}
+
+/// The size limit of Write Zeroes, as a power of two of 4 KiB (NVM Command Set 1.0, figure 118: WZSL), from KiB.
+fn wzsl_of(kib: u64) -> Result<u8, RpcError> {
+    match kib {
+        0 => Ok(0),
+        8.. if kib.is_power_of_two() => Ok(u8::try_from((kib / 4).ilog2()).unwrap_or(u8::MAX)),
+        _ => {
+            let text = format!("Invalid max_write_zeroes_size_kib {kib}");
+            let reason = "it is neither 0 nor a power of two from 8 on";
+            Err(RpcError::new(
+                rpc::code::INVALID_PARAMS,
+                format!("{text}: {reason}"),
+            ))
+        }
+    }
 }
 
 /// A subsystem goes: endpoints first, with their guests' I/O, then everything else.
@@ -187,12 +215,15 @@ fn allow_any_host(control: &mut Control, params: Params) -> Result<Value, RpcErr
     done()
 }
 
-/// Keys for authentication (`psk`, `dhchap_*`) are taken as unknown members are: vfio-user has none.
+/// Unknown members are taken, as SPDK does here. Keys for authentication have no use: vfio-user has none.
 #[derive(Deserialize)]
+#[expect(dead_code, reason = "the types of what has no use are checked too")]
 struct AddHost {
     nqn: String,
     tgt_name: Option<String>,
     host: String,
+    dhchap_key: Option<String>,
+    dhchap_ctrlr_key: Option<String>,
 }
 
 fn add_host(control: &mut Control, params: Params) -> Result<Value, RpcError> {
@@ -240,6 +271,8 @@ struct AddListener {
     #[serde(default)]
     secure_channel: bool,
     ana_state: Option<AnaState>,
+    #[expect(dead_code, reason = "there is no network socket")]
+    sock_impl: Option<String>,
     numa_id: Option<i32>,
 }
 

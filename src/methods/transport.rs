@@ -34,8 +34,23 @@ const MASKABLE_FUSES: &[&str] = &["all", "fcws"];
 struct Create {
     trtype: String,
     tgt_name: Option<String>,
+    #[expect(
+        dead_code,
+        reason = "only their types are checked: there are no buffers to size"
+    )]
+    #[serde(flatten)]
+    buffers: Buffers,
     #[serde(flatten)]
     options: serde_json::Map<String, Value>,
+}
+
+/// What SPDK has deprecated.
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "there are no buffers to size")]
+struct Buffers {
+    io_unit_size: Option<u32>,
+    num_shared_buffers: Option<u32>,
+    buf_cache_size: Option<u32>,
 }
 
 fn create(control: &mut Control, params: Params) -> Result<Value, RpcError> {

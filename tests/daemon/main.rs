@@ -4,6 +4,7 @@
 mod bdevs;
 mod common;
 mod configuration;
+mod contract;
 mod framework;
 mod guests;
 mod hostile;

@@ -96,8 +96,8 @@ pub(crate) struct Parts {
     pub(crate) inbox: Sender<Message>,
     pub(crate) logging: Logging,
     pub(crate) reactors: Vec<ReactorHandle>,
-    /// A bound RPC socket.
-    pub(crate) server: Option<Server>,
+    /// Bound RPC sockets.
+    pub(crate) servers: Vec<Server>,
     /// Tells the configuration's thread to replay the second part.
     pub(crate) go: Sender<()>,
     pub(crate) wait_for_rpc: bool,
@@ -124,8 +124,8 @@ pub(crate) struct Control {
     init: Init,
     wait_for_rpc: bool,
     /// Bound, not answering yet.
-    server: Option<Server>,
-    serving: Option<ServerHandle>,
+    servers: Vec<Server>,
+    serving: Vec<ServerHandle>,
     helpers: Helpers,
     timers: Timers,
     waits: Waits,
@@ -153,8 +153,8 @@ impl Control {
                 ..Init::default()
             },
             wait_for_rpc: parts.wait_for_rpc,
-            server: parts.server,
-            serving: None,
+            servers: parts.servers,
+            serving: Vec::new(),
             helpers,
             timers: Timers::default(),
             waits: Waits::default(),
@@ -224,15 +224,14 @@ impl Control {
         }
     }
 
-    /// Starts answering on the RPC socket.
+    /// Starts answering on the RPC sockets.
     fn serve(&mut self) {
-        let Some(server) = self.server.take() else {
-            return;
-        };
-        let inbox = self.inbox.clone();
-        match server.start(move |request| drop(inbox.send(Message::Call(request)))) {
-            Ok(handle) => self.serving = Some(handle),
-            Err(error) => self.end(Err(format!("no thread for the RPC socket: {error}"))),
+        for server in std::mem::take(&mut self.servers) {
+            let inbox = self.inbox.clone();
+            match server.start(move |request| drop(inbox.send(Message::Call(request)))) {
+                Ok(handle) => self.serving.push(handle),
+                Err(error) => self.end(Err(format!("no thread for the RPC socket: {error}"))),
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! `vtarget serve`: what is started in which order, and stopped.
 
 mod quick;
+mod sockets;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,7 +13,6 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use reactor::ReactorHandle;
 use rpc::config::Config;
-use rpc::{Server, ServerOptions};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
@@ -55,10 +55,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         .rpc_socket
         .clone()
         .unwrap_or_else(|| PathBuf::from(DEFAULT_RPC_SOCKET));
-    let server = match args.no_rpc_server {
-        true => None,
-        false => Some(Server::bind(ServerOptions::new(&socket))?),
-    };
+    let servers = sockets::bind(args, &socket)?;
     let quick = quick::Quick::prepare(args)?;
     let place = quick.as_ref().and_then(quick::Quick::vhost_dir);
     let sockets = BasePath::new(place.or(args.vhost_dir.as_deref()))
@@ -95,7 +92,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         inbox,
         logging,
         reactors: reactors.clone(),
-        server,
+        servers,
         go,
         wait_for_rpc: args.wait_for_rpc,
         store: store.map(|store| (store, saved)),

@@ -16,6 +16,7 @@ mod log;
 mod namespace;
 mod nvmf_query;
 mod params;
+mod read_only;
 mod subsystem;
 mod telemetry;
 mod thread;
@@ -54,5 +55,7 @@ pub(crate) fn table() -> Result<Table, RegistryError> {
     compat::register(&mut table)?;
     telemetry::register(&mut table)?;
     foreign::register(&mut table)?;
+    // After all of them.
+    read_only::mark(&mut table)?;
     Ok(table)
 }

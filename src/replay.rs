@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rpc::config::{Call, Config, Entry};
-use rpc::{Params, Registry, Request, Responder, RpcError, State};
+use rpc::{Caller, Params, Registry, Request, Responder, RpcError, State};
 use serde_json::Value;
 
 use crate::configuration::is_subsystem;
@@ -138,6 +138,7 @@ impl Replay {
         let request = Request {
             method: method.to_owned(),
             params,
+            caller: Caller::default(),
             responder: Responder::new(move |outcome| drop(sender.send(outcome))),
         };
         let _ = self.control.send(Message::Configure(request));

@@ -138,6 +138,15 @@ impl Framer {
         None
     }
 
+    /// Bytes so far of a value that needs more of them, 0 between values.
+    pub fn pending(&self) -> usize {
+        if self.failed || self.scanner.may_end() {
+            0
+        } else {
+            self.len.max(1)
+        }
+    }
+
     /// Says whether the stream may end here.
     pub fn finish(&self) -> Result<(), FrameError> {
         if self.failed || self.scanner.may_end() {

@@ -69,25 +69,30 @@
 //! a batch keep the order of the calls.
 //!
 //! # What it does not do
-//! TCP, authentication (the socket's permissions are the access control), comments on the socket,
-//! calls from the server to the client.
+//! TCP, authentication (the socket's permissions are the access control; a socket of its own may be
+//! restricted to methods that change nothing, see [`Access`]), comments on the socket, calls from the
+//! server to the client other than notifications ([`Notifier`]).
 #![forbid(unsafe_code)]
 
+mod caller;
 mod client;
 pub mod config;
 mod error;
 mod frame;
 mod message;
+mod notifier;
 mod params;
 mod registry;
 mod responder;
 mod server;
 mod value;
 
+pub use caller::{Access, Caller, Peer};
 pub use client::{Client, ClientError, ClientOptions};
 pub use error::{RpcError, code};
 pub use frame::{Frame, FrameError, FrameLimits, Framer, MAX_DEPTH, SyntaxError};
+pub use notifier::{LOST, Notifier, NotifyError};
 pub use params::{DecodeStyle, Params};
-pub use registry::{DeferredHandler, Handler, Registry, RegistryError, State, When};
+pub use registry::{DeferredHandler, Guard, Handler, Registry, RegistryError, State, When};
 pub use responder::{Request, Responder};
 pub use server::{BindError, Limits, Server, ServerHandle, ServerOptions};

@@ -1,8 +1,10 @@
 //! Method names, when each may be called, and who answers.
 
+use crate::caller::{Access, Caller};
 use crate::error::RpcError;
 use crate::params::{DecodeStyle, Params};
 use crate::responder::{Request, Responder};
+use nix::errno::Errno;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,9 +54,27 @@ enum Body<S> {
     Methods,
 }
 
+/// Says why these parameters make a method change something that otherwise changes nothing.
+pub type Guard = fn(&Params) -> Result<(), RpcError>;
+
 enum Entry<S> {
-    Method { when: When, body: Body<S> },
-    Alias { of: &'static str, used: AtomicBool },
+    Method {
+        when: When,
+        body: Body<S>,
+        /// Whether it changes nothing, if this says so of its parameters.
+        read_only: Option<Guard>,
+    },
+    Alias {
+        of: &'static str,
+        used: AtomicBool,
+    },
+}
+
+/// A method that may be called.
+struct Found<'a, S> {
+    when: When,
+    body: &'a Body<S>,
+    read_only: Option<Guard>,
 }
 
 /// A name was registered twice, or an alias names no method. A mistake of the program.
@@ -66,6 +86,9 @@ pub enum RegistryError {
     /// The alias would stand for nothing, or for another alias.
     #[error("RPC alias {0} stands for {1}, which is no method")]
     Dangling(&'static str, &'static str),
+    /// What should be marked does not exist.
+    #[error("{0}, which is to be read-only, is no RPC method")]
+    NoMethod(&'static str),
 }
 
 const GET_METHODS: &str = "rpc_get_methods";
@@ -101,6 +124,7 @@ impl<S> Registry<S> {
         let methods = Entry::Method {
             when: When::Always,
             body: Body::Methods,
+            read_only: Some(|_| Ok(())),
         };
         Self {
             entries: BTreeMap::from([(GET_METHODS, methods)]),
@@ -118,8 +142,7 @@ impl<S> Registry<S> {
         when: When,
         handler: Handler<S>,
     ) -> Result<&mut Self, RegistryError> {
-        let body = Body::Now(handler);
-        self.insert(name, Entry::Method { when, body })
+        self.insert(name, Entry::new(when, Body::Now(handler)))
     }
 
     /// Adds a method that may answer later.
@@ -132,8 +155,38 @@ impl<S> Registry<S> {
         when: When,
         handler: DeferredHandler<S>,
     ) -> Result<&mut Self, RegistryError> {
-        let body = Body::Later(handler);
-        self.insert(name, Entry::Method { when, body })
+        self.insert(name, Entry::new(when, Body::Later(handler)))
+    }
+
+    /// Marks methods that change nothing, which [`Access::ReadOnly`] allows. A method is not one of
+    /// them until it is marked.
+    ///
+    /// # Errors
+    /// One of the names is no method's.
+    pub fn read_only(
+        &mut self,
+        names: impl IntoIterator<Item = &'static str>,
+    ) -> Result<&mut Self, RegistryError> {
+        for name in names {
+            self.read_only_if(name, |_| Ok(()))?;
+        }
+        Ok(self)
+    }
+
+    /// Marks a method that changes nothing unless its parameters ask for it; `guard` refuses those.
+    ///
+    /// # Errors
+    /// The name is no method's.
+    pub fn read_only_if(
+        &mut self,
+        name: &'static str,
+        guard: Guard,
+    ) -> Result<&mut Self, RegistryError> {
+        match self.entries.get_mut(name) {
+            Some(Entry::Method { read_only, .. }) => *read_only = Some(guard),
+            _ => return Err(RegistryError::NoMethod(name)),
+        }
+        Ok(self)
     }
 
     /// Adds an old name of a method that exists already.
@@ -181,7 +234,7 @@ impl<S> Registry<S> {
     }
 
     /// The method behind a name or alias that may be called.
-    fn find(&self, name: &str) -> Option<(When, &Body<S>)> {
+    fn find(&self, name: &str) -> Option<Found<'_, S>> {
         if !self.is_allowed(name) {
             return None;
         }
@@ -200,33 +253,57 @@ impl<S> Registry<S> {
             }
         };
         match entry {
-            Entry::Method { when, body } => Some((*when, body)),
+            Entry::Method {
+                when,
+                body,
+                read_only,
+            } => Some(Found {
+                when: *when,
+                body,
+                read_only: *read_only,
+            }),
             Entry::Alias { .. } => None,
         }
     }
 
-    /// When a method may be called; `None` for what would answer "Method not found".
-    pub fn when(&self, name: &str) -> Option<When> {
-        self.find(name).map(|(when, _)| when)
+    /// Whether a method is marked as changing nothing, for some of its parameters at least.
+    pub fn is_read_only(&self, name: &str) -> bool {
+        self.find(name)
+            .is_some_and(|found| found.read_only.is_some())
     }
 
-    /// The allowed names in alphabetical order: all, or with `callable_in` only those that may be
-    /// called in that state.
-    pub fn names(&self, callable_in: Option<State>, include_aliases: bool) -> Vec<&'static str> {
-        let when = |entry: &Entry<S>| match entry {
-            Entry::Method { when, .. } => Some(*when),
-            Entry::Alias { .. } if !include_aliases => None,
-            Entry::Alias { of, .. } => match self.entries.get(of) {
-                Some(Entry::Method { when, .. }) => Some(*when),
-                _ => None,
-            },
+    /// When a method may be called; `None` for what would answer "Method not found".
+    pub fn when(&self, name: &str) -> Option<When> {
+        self.find(name).map(|found| found.when)
+    }
+
+    /// The names that this access allows, in alphabetical order: all, or with `callable_in` only
+    /// those that may be called in that state.
+    pub fn names(
+        &self,
+        access: Access,
+        callable_in: Option<State>,
+        include_aliases: bool,
+    ) -> Vec<&'static str> {
+        let offers = |entry: &Entry<S>| {
+            let method = match entry {
+                Entry::Method { .. } => Some(entry),
+                Entry::Alias { .. } if !include_aliases => None,
+                Entry::Alias { of, .. } => self.entries.get(of),
+            };
+            match method {
+                Some(Entry::Method {
+                    when, read_only, ..
+                }) => {
+                    (access == Access::Full || read_only.is_some())
+                        && callable_in.is_none_or(|state| when.includes(state))
+                }
+                _ => false,
+            }
         };
         self.entries
             .iter()
-            .filter(|(name, _)| self.is_allowed(name))
-            .filter(|(_, entry)| {
-                when(entry).is_some_and(|when| callable_in.is_none_or(|state| when.includes(state)))
-            })
+            .filter(|(name, entry)| self.is_allowed(name) && offers(entry))
             .map(|(name, _)| *name)
             .collect()
     }
@@ -236,11 +313,28 @@ impl<S> Registry<S> {
         let Request {
             method,
             params,
+            caller,
             responder,
         } = request;
-        let Some((when, body)) = self.find(&method) else {
+        let Some(Found {
+            when,
+            body,
+            read_only,
+        }) = self.find(&method)
+        else {
             return responder.err(RpcError::method_not_found());
         };
+        let changes = match read_only {
+            Some(guard) => guard(&params).err(),
+            None => Some(refusal(&method)),
+        };
+        if let Some(refusal) = changes {
+            if caller.access == Access::ReadOnly {
+                tracing::debug!(%method, caller = %describe(&caller), "RPC call refused, the socket is read-only");
+                return responder.err(refusal);
+            }
+            tracing::debug!(%method, caller = %describe(&caller), "RPC call that changes something");
+        }
         if !when.includes(state) {
             return responder.err(RpcError::wrong_state(match state {
                 State::Startup => format!(
@@ -256,14 +350,43 @@ impl<S> Registry<S> {
         match body {
             Body::Now(handler) => responder.answer(handler(target, params)),
             Body::Later(handler) => handler(target, params, responder),
-            Body::Methods => responder.answer(self.get_methods(state, params)),
+            Body::Methods => {
+                let answer = self.get_methods(caller.access, state, params);
+                responder.answer(answer);
+            }
         }
     }
 
-    fn get_methods(&self, state: State, params: Params) -> Result<Value, RpcError> {
+    fn get_methods(&self, access: Access, state: State, params: Params) -> Result<Value, RpcError> {
         let wanted: GetMethods = params.decode(DecodeStyle::INVALID_PARAMS)?;
         let callable_in = wanted.current.then_some(state);
-        Ok(self.names(callable_in, wanted.include_aliases).into())
+        Ok(self
+            .names(access, callable_in, wanted.include_aliases)
+            .into())
+    }
+}
+
+impl<S> Entry<S> {
+    fn new(when: When, body: Body<S>) -> Self {
+        Self::Method {
+            when,
+            body,
+            read_only: None,
+        }
+    }
+}
+
+fn refusal(method: &str) -> RpcError {
+    let reason = format!(
+        "{method} changes the target, and this socket is read-only: use the target's other RPC socket"
+    );
+    RpcError::errno(Errno::EACCES, reason)
+}
+
+fn describe(caller: &Caller) -> String {
+    match caller.peer {
+        Some(peer) => peer.to_string(),
+        None => "this process".to_owned(),
     }
 }
 

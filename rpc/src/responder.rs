@@ -1,7 +1,9 @@
 //! A call on its way to who answers it.
 
+use crate::caller::Caller;
 use crate::error::RpcError;
 use crate::message::Outcome;
+use crate::notifier::Notifier;
 use crate::params::Params;
 use serde::Serialize;
 use serde_json::Value;
@@ -14,6 +16,8 @@ pub struct Request {
     pub method: String,
     /// Its parameters.
     pub params: Params,
+    /// Who asks, and what they may.
+    pub caller: Caller,
     /// Where the answer goes.
     pub responder: Responder,
 }
@@ -26,6 +30,7 @@ pub struct Request {
 #[must_use = "dropping it answers an internal error"]
 pub struct Responder {
     answer: Option<Box<dyn FnOnce(Outcome) + Send>>,
+    notifier: Option<Notifier>,
 }
 
 impl Responder {
@@ -34,7 +39,33 @@ impl Responder {
     pub fn new(answer: impl FnOnce(Result<Value, RpcError>) + Send + 'static) -> Self {
         Self {
             answer: Some(Box::new(answer)),
+            notifier: None,
         }
+    }
+
+    /// The same for a client of a socket.
+    pub(crate) fn for_client(mut self, notifier: Notifier) -> Self {
+        self.notifier = Some(notifier);
+        self
+    }
+
+    /// A responder for the same client that hands the answer to a function first, with the responder
+    /// that lets it go: for what must happen before the client hears of it.
+    pub fn through(
+        self,
+        then: impl FnOnce(Responder, Result<Value, RpcError>) + Send + 'static,
+    ) -> Self {
+        let notifier = self.notifier.clone();
+        Self {
+            answer: Some(Box::new(move |outcome| then(self, outcome))),
+            notifier,
+        }
+    }
+
+    /// A way to send notifications to who asked, now and after the answer; `None` for calls from
+    /// within the process.
+    pub fn notifier(&self) -> Option<Notifier> {
+        self.notifier.clone()
     }
 
     /// Answers with a result.

@@ -1,10 +1,12 @@
-//! The server: one thread, one socket, many clients.
+//! The server: one thread, one socket, many clients. A second socket, with other rights, is a second
+//! server: its clients cannot even take places from the clients of the first.
 
 mod connection;
 mod event_loop;
 mod outbox;
 mod socket;
 
+use crate::caller::Access;
 use crate::frame::FrameLimits;
 use crate::responder::Request;
 use event_loop::{EventLoop, LISTENER, Mailbox, Note, WAKER};
@@ -23,24 +25,44 @@ use std::time::{Duration, Instant};
 /// request into a channel.
 type Sink = Box<dyn FnMut(Request) + Send>;
 
-/// What clients may cost. The defaults are SPDK's figures.
+/// What clients may cost. The sizes of requests and replies are SPDK's figures.
+///
+/// One client has at most 128 calls in hand (a batch may exceed that once) and 1 MiB of requests
+/// or of unread replies; then no more is read of it until some are answered and read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Clients served at a time (64). Further ones wait in the listen queue.
+    /// Clients served at a time (2048). Further ones are told so and disconnected.
     pub connections: usize,
+    /// Clients beyond these that belong to root or to the user of this process (16): the operator
+    /// gets in even if others hold all places.
+    pub reserved: usize,
     /// Size of a request (256 KiB, 8192 values). Depth is always [`MAX_DEPTH`](crate::MAX_DEPTH).
     pub request: FrameLimits,
+    /// How long a request may take from its first byte to its last (30 s). A client that is slower
+    /// is disconnected; one that says nothing at all is not.
+    pub request_time: Duration,
     /// Bytes of replies one client may leave unread (32 MiB). A reply beyond them is replaced by
     /// an error.
     pub reply_bytes: usize,
+    /// Bytes of notifications that may be on their way to one client (1 MiB), see
+    /// [`Notifier`](crate::Notifier).
+    pub notification_bytes: usize,
+    /// Bytes of requests and replies kept for all clients (256 MiB). Beyond them nothing is read of
+    /// clients that have more than a little in hand, and the client with most to read is
+    /// disconnected if it does not read.
+    pub total_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 64,
+            connections: 2048,
+            reserved: 16,
             request: FrameLimits::REQUEST,
+            request_time: Duration::from_secs(30),
             reply_bytes: 32 * 1024 * 1024,
+            notification_bytes: 1024 * 1024,
+            total_bytes: 256 * 1024 * 1024,
         }
     }
 }
@@ -50,18 +72,26 @@ impl Default for Limits {
 pub struct ServerOptions {
     /// The socket's path. `<path>.lock` is used too.
     pub path: PathBuf,
-    /// Permission bits of the socket, whatever the umask is. They are the only access control.
+    /// Permission bits of the socket, whatever the umask is. With the group they are the only
+    /// access control.
     pub mode: u32,
+    /// The socket's group, where it is not to be the one of the process (or of the directory, if
+    /// that has the set-group-ID bit). Nobody can connect before mode and group are set.
+    pub group: Option<u32>,
+    /// What its clients may do.
+    pub access: Access,
     /// What clients may cost.
     pub limits: Limits,
 }
 
 impl ServerOptions {
-    /// Mode 0600 and the default limits.
+    /// Mode 0600, full access and the default limits.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
             mode: 0o600,
+            group: None,
+            access: Access::Full,
             limits: Limits::default(),
         }
     }
@@ -72,6 +102,7 @@ impl ServerOptions {
 #[derive(Debug)]
 pub struct Server {
     limits: Limits,
+    access: Access,
     poll: Poll,
     waker: Arc<Waker>,
     listener: UnixListener,
@@ -85,7 +116,7 @@ impl Server {
     /// Each says what stands in the way and what to do. A lock held by another process is never
     /// waited for.
     pub fn bind(options: ServerOptions) -> Result<Self, BindError> {
-        let (listener, files) = socket::bind(&options.path, options.mode)?;
+        let (listener, files) = socket::bind(&options.path, options.mode, options.group)?;
         let mut listener = UnixListener::from_std(listener);
         let poll = Poll::new().and_then(|poll| {
             let registry = poll.registry();
@@ -100,6 +131,7 @@ impl Server {
         })?;
         Ok(Self {
             limits: options.limits,
+            access: options.access,
             poll,
             waker: Arc::new(waker),
             listener,
@@ -127,6 +159,7 @@ impl Server {
         let event_loop = EventLoop {
             poll: self.poll,
             listener: Some(self.listener),
+            access: self.access,
             mailbox: mailbox.clone(),
             notes,
             limits: self.limits,

@@ -51,11 +51,41 @@ pub(crate) struct ServeArgs {
     #[arg(short = 'r', long, value_name = "PATH")]
     pub(crate) rpc_socket: Option<PathBuf>,
 
+    /// Permission bits of the RPC socket, octal. Whoever may write to it may do everything
+    #[arg(long, value_name = "MODE", value_parser = parse_mode, default_value = "0600")]
+    pub(crate) rpc_socket_mode: u32,
+
+    /// Group of the RPC socket, a name or a number (the daemon's own unless given)
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) rpc_socket_group: Option<String>,
+
+    /// A second RPC socket, for monitoring: it offers only methods that change nothing
+    #[arg(long, value_name = "PATH")]
+    pub(crate) rpc_socket_readonly: Option<PathBuf>,
+
+    /// Permission bits of the socket for monitoring
+    #[arg(long, value_name = "MODE", value_parser = parse_mode, default_value = "0660", requires = "rpc_socket_readonly")]
+    pub(crate) rpc_socket_readonly_mode: u32,
+
+    /// Group of the socket for monitoring
+    #[arg(long, value_name = "GROUP", requires = "rpc_socket_readonly")]
+    pub(crate) rpc_socket_readonly_group: Option<String>,
+
+    /// Clients that each RPC socket serves at a time. Further ones are told so and disconnected; root and the daemon's own user
+    /// have 16 places more
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rpc_clients: u32,
+
+    /// Seconds that a request may take from its first byte to its last, before its client is disconnected
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rpc_request_time: u32,
+
     /// Offer no RPC socket
-    #[arg(long)]
+    #[arg(long, conflicts_with = "rpc_socket_readonly")]
     pub(crate) no_rpc_server: bool,
 
-    /// Only these methods may be called over the socket
+    /// Only these methods may be called over the sockets; all others answer as if they did not exist. The configuration that is
+    /// loaded at the start may use every method
     #[arg(long, value_name = "METHOD,…", value_delimiter = ',')]
     pub(crate) rpcs_allowed: Option<Vec<String>>,
 
@@ -208,6 +238,14 @@ impl ServeArgs {
     pub(crate) fn wants_disks(&self) -> bool {
         !self.disk.is_empty() || !self.ram.is_empty()
     }
+}
+
+/// Permission bits of "0660" and the like.
+fn parse_mode(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| "give permission bits in octal, such as 0660".to_owned())
 }
 
 /// Bytes of "64M" and the like; binary units, as SPDK's.

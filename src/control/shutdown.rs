@@ -59,8 +59,8 @@ impl Control {
         self.waits.abandon();
         self.gathering.abandon();
         self.close_keeper();
-        drop(self.server.take());
-        if let Some(server) = self.serving.take() {
+        self.servers.clear();
+        for server in self.serving.drain(..) {
             server.shutdown(Duration::from_secs(1));
         }
     }

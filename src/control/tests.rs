@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use reactor::{Ack, ReactorHandle};
-use rpc::{Params, Request, Responder, RpcError, State};
+use rpc::{Caller, Params, Request, Responder, RpcError, State};
 use serde_json::{Value, json};
 
 use super::{Control, Helpers, Message, Methods, Parts, reply_done};
@@ -24,7 +24,7 @@ pub(crate) fn control_of(reactors: Vec<ReactorHandle>) -> (Control, Receiver<Mes
         inbox,
         logging: Logging::start(Level::Notice).expect("logs"),
         reactors,
-        server: None,
+        servers: Vec::new(),
         go,
         wait_for_rpc: false,
         store: None,
@@ -63,6 +63,7 @@ fn request(method: &str, params: Value) -> (Request, Answer) {
     let request = Request {
         method: method.to_owned(),
         params: Params::from(params),
+        caller: Caller::default(),
         responder,
     };
     (request, answer)

@@ -1,6 +1,7 @@
 //! The daemon over its real sockets: its RPC methods, its life, and guests that see what operators change.
 #![allow(clippy::panic, reason = "a test's way to fail")]
 
+mod access;
 mod bdevs;
 mod common;
 mod configuration;

@@ -38,6 +38,7 @@ fn dispatch(
     let request = Request {
         method: method.into(),
         params: params.into(),
+        caller: crate::caller::Caller::default(),
         responder: Responder::new(move |outcome| sender.send(outcome).unwrap()),
     };
     registry.dispatch(daemon, state, request);

@@ -2,11 +2,14 @@
 
 use super::Limits;
 use super::outbox::Outbox;
+use crate::caller::Caller;
 use crate::error::RpcError;
 use crate::frame::{Frame, FrameError, Framer};
 use crate::message::{self, Call, Id, Invalid, Item, Message, Outcome};
+use crate::notifier::{self, Notifier};
 use crate::responder::{Request, Responder};
 use mio::net::UnixStream;
+use serde_json::json;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read};
 use std::net::Shutdown;
@@ -19,6 +22,10 @@ const CHUNKS_PER_TURN: usize = 4;
 /// A client's requests are left in its socket while this much of it is in hand.
 const MAX_CALLS: usize = 128;
 const MAX_HELD: usize = 1024 * 1024;
+
+/// So much a client may hold while the server as a whole holds more than it should: enough for every
+/// ordinary call.
+const FAIR: usize = 16 * 1024;
 
 /// A refused client may still be sending, and could not read why it was refused if we closed at
 /// once (a write to a closed socket fails, and closing with unread bytes resets it). So its input
@@ -38,6 +45,8 @@ pub(super) enum Place {
 /// What a connection needs from the loop around it.
 pub(super) struct Turn<'a> {
     pub(super) limits: &'a Limits,
+    /// All clients together hold more than [`Limits::total_bytes`].
+    pub(super) pressed: bool,
     pub(super) chunk: &'a mut [u8],
     pub(super) sink: &'a mut dyn FnMut(Request),
     /// Makes the responder of a call of this connection.
@@ -79,8 +88,14 @@ struct Batch {
 pub(super) struct Connection {
     id: usize,
     stream: UnixStream,
+    caller: Caller,
+    notifier: Notifier,
     framer: Framer,
+    /// When the request that is not yet complete was begun, or waited for again.
+    begun: Option<Instant>,
     out: Outbox,
+    /// Bytes of notifications in `out`, or already written of it.
+    notified: usize,
     /// Calls not yet answered, and the bytes of their requests.
     calls: usize,
     call_bytes: usize,
@@ -97,12 +112,22 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(id: usize, stream: UnixStream, limits: &Limits) -> Self {
+    pub(super) fn new(
+        id: usize,
+        stream: UnixStream,
+        caller: Caller,
+        notifier: Notifier,
+        limits: &Limits,
+    ) -> Self {
         Self {
             id,
             stream,
+            caller,
+            notifier,
             framer: Framer::new(limits.request),
+            begun: None,
             out: Outbox::default(),
+            notified: 0,
             calls: 0,
             call_bytes: 0,
             batches: HashMap::new(),
@@ -115,10 +140,6 @@ impl Connection {
         }
     }
 
-    pub(super) fn stream_mut(&mut self) -> &mut UnixStream {
-        &mut self.stream
-    }
-
     pub(super) fn ready(&mut self, event: &mio::event::Event) {
         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.writable |= event.is_writable();
@@ -129,6 +150,7 @@ impl Connection {
 
     /// Takes no more requests; closes once everything taken is answered and read.
     pub(super) fn stop_reading(&mut self) {
+        self.notifier.subscription.close();
         if matches!(self.input, Input::Open) {
             self.input = Input::Ended;
         }
@@ -139,7 +161,7 @@ impl Connection {
         self.flush();
         for _ in 0..CHUNKS_PER_TURN {
             let wanted = match self.input {
-                Input::Open => !self.is_busy(),
+                Input::Open => !self.is_busy(turn.pressed),
                 Input::Ended => false,
                 Input::Refused { left, .. } => left > 0,
             };
@@ -147,14 +169,54 @@ impl Connection {
                 break;
             }
         }
+        self.check_time(turn);
         self.flush();
-        self.verdict()
+        self.verdict(turn)
     }
 
     /// Whether this client has enough in hand. What it sends stays in its socket, and stops its
     /// sender; nobody else is touched.
-    fn is_busy(&self) -> bool {
-        self.calls >= MAX_CALLS || self.call_bytes >= MAX_HELD || self.held() >= MAX_HELD
+    fn is_busy(&self, pressed: bool) -> bool {
+        self.calls >= MAX_CALLS
+            || self.call_bytes >= MAX_HELD
+            || self.held() >= MAX_HELD
+            || pressed && self.footprint() > FAIR
+    }
+
+    /// Bytes kept for this client.
+    pub(super) fn footprint(&self) -> usize {
+        let requests = self.call_bytes.saturating_add(self.framer.pending());
+        self.held().saturating_add(requests)
+    }
+
+    /// Bytes that this client could read and does not.
+    pub(super) fn unread(&self) -> usize {
+        match self.writable {
+            true => 0,
+            false => self.out.len(),
+        }
+    }
+
+    /// Refuses a client that has begun a request and does not finish it. While it is the server
+    /// that does not read, no time passes.
+    fn check_time(&mut self, turn: &Turn<'_>) {
+        let waits = matches!(self.input, Input::Open)
+            && self.framer.pending() > 0
+            && !self.is_busy(turn.pressed);
+        if !waits {
+            self.begun = None;
+            return;
+        }
+        let begun = *self.begun.get_or_insert_with(Instant::now);
+        let limit = turn.limits.request_time;
+        if begun.elapsed() >= limit {
+            let error = RpcError::invalid_request(format_args!(
+                "its end has not come within {} s of its beginning, after {} bytes: send it whole",
+                limit.as_secs_f64(),
+                self.framer.pending()
+            ));
+            self.refuse(error, turn.limits);
+        }
     }
 
     /// Bytes of replies not yet read by the client.
@@ -162,12 +224,13 @@ impl Connection {
         self.out.len().saturating_add(self.batch_bytes)
     }
 
-    fn verdict(&mut self) -> Verdict {
+    fn verdict(&mut self, turn: &Turn<'_>) -> Verdict {
         let idle = self.calls == 0 && self.out.len() == 0;
-        let more = self.readable && !self.is_busy();
+        let more = self.readable && !self.is_busy(turn.pressed);
+        let limit = turn.limits.request_time;
         match &mut self.input {
             Input::Open if more => Verdict::Again,
-            Input::Open => Verdict::Wait(None),
+            Input::Open => Verdict::Wait(self.begun.and_then(|begun| begun.checked_add(limit))),
             Input::Ended if self.peer_gone || idle => Verdict::Close,
             Input::Ended => Verdict::Wait(None),
             Input::Refused { .. } if self.peer_gone => Verdict::Close,
@@ -220,6 +283,7 @@ impl Connection {
         let chunk = std::mem::take(&mut turn.chunk);
         let mut input = chunk.get(..count).unwrap_or_default();
         while let Some(frame) = self.framer.next(&mut input) {
+            self.begun = None;
             let refused = match frame {
                 Ok(Frame::Scalar) => {
                     let item = message::invalid("a request is an object or an array of them");
@@ -249,6 +313,7 @@ impl Connection {
         match self.input {
             Input::Open => {
                 self.input = Input::Ended;
+                self.notifier.subscription.close();
                 if let Err(error) = self.framer.finish() {
                     self.reply(&None, &Err(error.into()), limits);
                 }
@@ -259,8 +324,10 @@ impl Connection {
         }
     }
 
-    fn refuse(&mut self, error: RpcError, limits: &Limits) {
+    /// Answers an error and takes nothing more.
+    pub(super) fn refuse(&mut self, error: RpcError, limits: &Limits) {
         tracing::debug!(connection = self.id, %error, "RPC client refused");
+        self.notifier.subscription.close();
         self.reply(&None, &Err(error), limits);
         self.input = Input::Refused {
             until: Instant::now() + LINGER,
@@ -313,10 +380,12 @@ impl Connection {
     fn forward(&self, call: Call, turn: &mut Turn<'_>, place: impl FnOnce(Id) -> Place) {
         let Call { id, method, params } = call;
         tracing::debug!(connection = self.id, %method, "RPC call");
+        let responder = (turn.responder)(self.id, place(id));
         (turn.sink)(Request {
             method,
             params,
-            responder: (turn.responder)(self.id, place(id)),
+            caller: self.caller,
+            responder: responder.for_client(self.notifier.clone()),
         });
     }
 
@@ -394,25 +463,56 @@ impl Connection {
         self.out.push(array);
     }
 
-    fn flush(&mut self) {
-        if !self.writable || self.out.len() == 0 {
+    /// Takes a notification for this client.
+    pub(super) fn notify(&mut self, notification: Vec<u8>) {
+        if self.peer_gone || !matches!(self.input, Input::Open) {
             return;
         }
-        match self.out.write_to(&mut self.stream) {
-            Ok(done) => self.writable = done,
-            Err(_) => self.lose_peer(),
+        self.notified = self.notified.saturating_add(notification.len());
+        self.out.push(notification);
+    }
+
+    fn flush(&mut self) {
+        while self.writable && self.out.len() > 0 {
+            match self.out.write_to(&mut self.stream) {
+                Ok(true) => self.tell_lost(),
+                Ok(false) => self.writable = false,
+                Err(_) => self.lose_peer(),
+            }
+        }
+    }
+
+    /// The client has read everything: there is room for notifications again, and time to say how
+    /// many it missed.
+    fn tell_lost(&mut self) {
+        if self.notified == 0 {
+            return;
+        }
+        let sent = std::mem::take(&mut self.notified);
+        let count = self.notifier.subscription.sent(sent);
+        if count > 0
+            && let Some(notice) = notifier::encode(notifier::LOST, &json!({ "count": count }))
+        {
+            self.out.push(notice);
         }
     }
 
     /// What was asked still runs; its replies have nowhere to go.
     fn lose_peer(&mut self) {
         self.peer_gone = true;
+        self.notifier.subscription.close();
         self.out.clear();
         for batch in self.batches.values_mut() {
             batch.replies.clear();
             batch.reply_bytes = 0;
         }
         self.batch_bytes = 0;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.notifier.subscription.close();
     }
 }
 

@@ -1,13 +1,17 @@
 //! The server's thread.
 
+mod accept;
+
 use super::connection::{CHUNK, Connection, Place, Turn, Verdict};
 use super::{Limits, Sink};
+use crate::caller::Access;
 use crate::message::Outcome;
 use crate::responder::Responder;
+use accept::Door;
 use mio::net::UnixListener;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 use std::collections::{BTreeSet, HashMap};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -18,9 +22,6 @@ pub(super) const WAKER: Token = Token(1);
 /// another client.
 const FIRST_CONNECTION: usize = 2;
 
-/// How long to wait after accept(2) failed for want of descriptors or memory.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-
 /// What other threads tell the loop.
 pub(super) enum Note {
     /// A call was answered.
@@ -28,6 +29,11 @@ pub(super) enum Note {
         connection: usize,
         place: Place,
         outcome: Outcome,
+    },
+    /// A notification for a client.
+    Notify {
+        connection: usize,
+        notification: Vec<u8>,
     },
     /// Stop, but let clients read what they are owed until then.
     Stop { until: Instant },
@@ -55,6 +61,7 @@ pub(super) struct EventLoop {
     pub(super) poll: Poll,
     /// `None` once the server stops.
     pub(super) listener: Option<UnixListener>,
+    pub(super) access: Access,
     pub(super) mailbox: Mailbox,
     pub(super) notes: Receiver<Note>,
     pub(super) limits: Limits,
@@ -69,11 +76,12 @@ struct Clients {
     turns: BTreeSet<usize>,
     /// When a connection wants a turn without an event.
     deadlines: HashMap<usize, Instant>,
-    /// Edge-triggered readiness of the listener.
-    acceptable: bool,
-    accept_again: Option<Instant>,
-    /// The operator knows that clients wait.
-    told_full: bool,
+    /// Connections that were too many. They are there only to be told so.
+    refused: BTreeSet<usize>,
+    door: Door,
+    /// What all connections keep, and each of them when it was last looked at.
+    held: usize,
+    footprints: HashMap<usize, usize>,
     stop: Option<Instant>,
 }
 
@@ -86,10 +94,10 @@ impl EventLoop {
             next: FIRST_CONNECTION,
             turns: BTreeSet::new(),
             deadlines: HashMap::new(),
-            // Clients may have connected before the thread began.
-            acceptable: true,
-            accept_again: None,
-            told_full: false,
+            refused: BTreeSet::new(),
+            door: Door::new(),
+            held: 0,
+            footprints: HashMap::new(),
             stop: None,
         };
         loop {
@@ -97,6 +105,7 @@ impl EventLoop {
             for id in turns {
                 self.give_turn(&mut clients, id, &mut chunk);
             }
+            clients.relieve(self.limits.total_bytes);
             // After the turns: one that ended may have made room.
             self.accept(&mut clients);
             if let Some(stop) = clients.stop
@@ -112,7 +121,7 @@ impl EventLoop {
             }
             for event in &events {
                 match event.token() {
-                    LISTENER => clients.acceptable = true,
+                    LISTENER => clients.door.knock(),
                     WAKER => {}
                     Token(id) => {
                         if let Some(connection) = clients.connections.get_mut(&id) {
@@ -141,6 +150,15 @@ impl EventLoop {
                         clients.turns.insert(id);
                     }
                 }
+                Note::Notify {
+                    connection: id,
+                    notification,
+                } => {
+                    if let Some(connection) = clients.connections.get_mut(&id) {
+                        connection.notify(notification);
+                        clients.turns.insert(id);
+                    }
+                }
                 Note::Stop { until } => {
                     clients.stop = Some(until);
                     // Closing it takes it out of the poll as well.
@@ -154,50 +172,6 @@ impl EventLoop {
         }
     }
 
-    /// Accepts while there is room. Clients beyond the limit wait in the listen queue: a burst of
-    /// scripts is served in turn instead of seeing errors.
-    fn accept(&mut self, clients: &mut Clients) {
-        let Some(listener) = &self.listener else {
-            return;
-        };
-        if clients.accept_again.is_some_and(|at| Instant::now() < at) {
-            return;
-        }
-        clients.accept_again = None;
-        while clients.acceptable {
-            if clients.connections.len() >= self.limits.connections {
-                if !std::mem::replace(&mut clients.told_full, true) {
-                    let limit = self.limits.connections;
-                    tracing::warn!(limit, "RPC connections are used up, further clients wait");
-                }
-                return;
-            }
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    let id = clients.next;
-                    clients.next += 1;
-                    let mut connection = Connection::new(id, stream, &self.limits);
-                    let interest = Interest::READABLE | Interest::WRITABLE;
-                    let stream = connection.stream_mut();
-                    match self.poll.registry().register(stream, Token(id), interest) {
-                        Ok(()) => {
-                            clients.connections.insert(id, connection);
-                            clients.turns.insert(id);
-                        }
-                        Err(error) => tracing::error!(%error, "cannot serve an RPC client"),
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => clients.acceptable = false,
-                Err(error) if is_the_client_s(&error) => {}
-                Err(error) => {
-                    tracing::error!(%error, "cannot accept an RPC client, will try again");
-                    clients.accept_again = Some(Instant::now() + ACCEPT_RETRY);
-                    return;
-                }
-            }
-        }
-    }
-
     fn give_turn(&mut self, clients: &mut Clients, id: usize, chunk: &mut [u8]) {
         let Some(connection) = clients.connections.get_mut(&id) else {
             return;
@@ -205,6 +179,7 @@ impl EventLoop {
         let mailbox = &self.mailbox;
         let verdict = connection.take_turn(&mut Turn {
             limits: &self.limits,
+            pressed: clients.held > self.limits.total_bytes,
             chunk,
             sink: &mut *self.sink,
             responder: &|connection, place| {
@@ -219,6 +194,8 @@ impl EventLoop {
             },
         });
         clients.deadlines.remove(&id);
+        let footprint = connection.footprint();
+        clients.account(id, footprint, self.limits.total_bytes);
         match verdict {
             Verdict::Again => {
                 clients.turns.insert(id);
@@ -227,31 +204,57 @@ impl EventLoop {
             Verdict::Wait(Some(until)) => {
                 clients.deadlines.insert(id, until);
             }
-            Verdict::Close => {
-                // Closing it takes it out of the poll as well.
-                clients.connections.remove(&id);
-                if clients.connections.len() < self.limits.connections / 2 {
-                    clients.told_full = false;
-                }
-            }
+            Verdict::Close => clients.close(id, self.limits.total_bytes),
         }
     }
 }
 
-fn is_the_client_s(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Interrupted | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset
-    )
-}
-
 impl Clients {
+    /// Forgets a connection. Closing it takes it out of the poll as well.
+    fn close(&mut self, id: usize, limit: usize) {
+        self.connections.remove(&id);
+        self.deadlines.remove(&id);
+        self.turns.remove(&id);
+        self.refused.remove(&id);
+        self.account(id, 0, limit);
+        self.footprints.remove(&id);
+    }
+
+    /// Notes what a connection keeps now.
+    fn account(&mut self, id: usize, footprint: usize, limit: usize) {
+        let was_pressed = self.held > limit;
+        let before = self.footprints.insert(id, footprint).unwrap_or(0);
+        self.held = self.held.saturating_sub(before).saturating_add(footprint);
+        if was_pressed && self.held <= limit {
+            // Those that were not read for it.
+            self.turns.extend(self.connections.keys());
+        }
+    }
+
+    /// While clients together keep more than they may, those go that have most to read and do not
+    /// read it. What others keep ends by itself: requests are answered, or are too slow.
+    fn relieve(&mut self, limit: usize) {
+        while self.held > limit {
+            let unread = self.connections.iter();
+            let unread = unread.map(|(id, connection)| (connection.unread(), *id));
+            let Some((bytes @ 1.., id)) = unread.max() else {
+                return;
+            };
+            tracing::warn!(
+                bytes,
+                limit,
+                "RPC clients have too much to read; the one with the most is disconnected"
+            );
+            self.close(id, limit);
+        }
+    }
+
     fn timeout(&self) -> Option<Duration> {
-        if !self.turns.is_empty() {
+        if !self.turns.is_empty() || self.door.is_open() {
             return Some(Duration::ZERO);
         }
         let next = self.deadlines.values().copied();
-        let next = next.chain(self.accept_again).chain(self.stop).min()?;
+        let next = next.chain(self.door.opens_again()).chain(self.stop).min()?;
         // Rounded up, since a poll that ends a moment early would spin.
         let left = next.saturating_duration_since(Instant::now());
         Some(left.saturating_add(Duration::from_millis(1)))

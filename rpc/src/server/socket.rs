@@ -87,6 +87,17 @@ pub enum BindError {
         /// On which path.
         path: PathBuf,
     },
+    /// The system does not let us give the socket to that group.
+    #[error(
+        "the RPC socket {path:?} cannot be given to group {group}: run as root or as a member of that \
+         group, or choose another group"
+    )]
+    Group {
+        /// The socket's path.
+        path: PathBuf,
+        /// The group's number.
+        group: u32,
+    },
     /// Any other failure of the system.
     #[error("cannot {action} {path:?}: {source}")]
     Io {
@@ -215,7 +226,11 @@ impl Drop for SocketFiles {
 }
 
 /// Locks the path, clears it of a dead server's socket, and listens. The listener does not block.
-pub(super) fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFiles), BindError> {
+pub(super) fn bind(
+    path: &Path,
+    mode: u32,
+    group: Option<u32>,
+) -> Result<(UnixListener, SocketFiles), BindError> {
     check_path(path)?;
     let lock = Lock::acquire(path)?;
     clear(path)?;
@@ -225,9 +240,14 @@ pub(super) fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFiles)
     let socket =
         socket::socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(failed)?;
     // Linux makes the file with the mode of the socket's own inode, less the umask (unix_bind), so
-    // there is no moment at which others could connect.
+    // there is no moment at which it has more rights than it is to have. Nobody can connect before
+    // listen(2), when mode and group are as they are to be.
     let mode = mode & 0o777;
-    fchmod(&socket, Mode::from_bits_truncate(mode)).map_err(failed)?;
+    let first = match group {
+        Some(_) => mode & 0o700,
+        None => mode,
+    };
+    fchmod(&socket, Mode::from_bits_truncate(first)).map_err(failed)?;
     let address = UnixAddr::new(path).map_err(failed)?;
     socket::bind(socket.as_raw_fd(), &address).map_err(failed)?;
 
@@ -238,6 +258,17 @@ pub(super) fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFiles)
         identity: (there.dev(), there.ino()),
         _lock: lock,
     };
+    if let Some(group) = group
+        && there.gid() != group
+    {
+        std::os::unix::fs::lchown(path, None, Some(group)).map_err(|error| match error.kind() {
+            ErrorKind::PermissionDenied => BindError::Group {
+                path: path.to_owned(),
+                group,
+            },
+            _ => BindError::io("set the group of", path, error),
+        })?;
+    }
     if there.mode() & 0o777 != mode {
         fs::set_permissions(path, Permissions::from_mode(mode))
             .map_err(|error| BindError::io("set the mode of", path, error))?;

@@ -30,9 +30,13 @@ impl Harness {
     }
 
     pub(crate) fn with_limits(limits: Limits) -> Self {
+        Self::with(|options| options.limits = limits)
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut ServerOptions)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut options = ServerOptions::new(directory.path().join("rpc.sock"));
-        options.limits = limits;
+        change(&mut options);
         let (park, parked) = mpsc::channel();
         let server = Server::bind(options).unwrap();
         let handle = server.start(move |request| serve(request, &park)).unwrap();
@@ -66,6 +70,7 @@ fn serve(request: Request, park: &mpsc::Sender<Request>) {
     let Request {
         method,
         params,
+        caller,
         responder,
     } = request;
     match method.as_str() {
@@ -74,10 +79,12 @@ fn serve(request: Request, park: &mpsc::Sender<Request>) {
         "big" => responder.ok("x".repeat(length(&params))),
         "fail" => responder.err(RpcError::new(-19, "No such device: try another")),
         "drop" => drop(responder),
+        "whoami" => responder.ok(format!("{caller:?}")),
         "park" => {
             let request = Request {
                 method,
                 params,
+                caller,
                 responder,
             };
             let _ = park.send(request);

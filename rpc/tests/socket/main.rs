@@ -5,7 +5,9 @@
     reason = "a helper that fails fails its test"
 )]
 
+mod access;
 mod common;
 mod hostile;
 mod lifecycle;
+mod limits;
 mod requests;

@@ -44,6 +44,26 @@ fn the_lines_of_spdks_scripts_are_understood() {
 }
 
 #[test]
+fn modes_are_octal() {
+    let mode = |line: &str| parse(line).map(|args| args.rpc_socket_mode).ok();
+    assert_eq!(mode(""), Some(0o600));
+    assert_eq!(mode("--rpc-socket-mode 0660"), Some(0o660));
+    assert_eq!(mode("--rpc-socket-mode 666"), Some(0o666));
+    for bad in ["", "0888", "rw", "-1", "01777", "0x1ff"] {
+        assert_eq!(mode(&format!("--rpc-socket-mode={bad}")), None, "{bad}");
+    }
+}
+
+#[test]
+fn the_socket_for_monitoring_is_a_second_one() {
+    assert!(parse("--rpc-socket-readonly /run/m.sock --rpc-socket-readonly-group nogroup").is_ok());
+    assert!(parse("--rpc-socket-readonly-group nogroup").is_err());
+    assert!(parse("--rpc-socket-readonly /run/m.sock --no-rpc-server").is_err());
+    assert!(parse("--rpc-clients 0").is_err());
+    assert!(parse("--rpc-request-time 0").is_err());
+}
+
+#[test]
 fn the_demonstration_disk_needs_silence() {
     let demo = |line| parse(line).map(|args| args.wants_demo()).ok();
     assert_eq!(demo(""), Some(true));

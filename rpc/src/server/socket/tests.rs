@@ -15,7 +15,7 @@ fn mode_of(path: &Path) -> u32 {
 }
 
 fn refusal(path: &Path) -> BindError {
-    bind(path, 0o600).unwrap_err()
+    bind(path, 0o600, None).unwrap_err()
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn it_listens_with_the_mode_asked_for_and_cleans_up() {
     let directory = directory();
     for mode in [0o600, 0o660, 0o666, 0o000] {
         let path = directory.path().join("sock");
-        let (listener, files) = bind(&path, mode).unwrap();
+        let (listener, files) = bind(&path, mode, None).unwrap();
         assert_eq!(mode_of(&path), mode);
         assert_eq!(mode_of(&lock_of(&path)), 0o600);
         drop(files);
@@ -36,7 +36,7 @@ fn it_listens_with_the_mode_asked_for_and_cleans_up() {
 fn a_second_instance_is_told_who_holds_the_path() {
     let directory = directory();
     let path = directory.path().join("sock");
-    let held = bind(&path, 0o600).unwrap();
+    let held = bind(&path, 0o600, None).unwrap();
     let error = refusal(&path);
     let own = std::process::id();
     assert!(
@@ -52,7 +52,7 @@ fn a_second_instance_is_told_who_holds_the_path() {
     UnixStream::connect(&path).unwrap();
     assert!(lock_of(&path).exists());
     drop(held);
-    bind(&path, 0o600).unwrap();
+    bind(&path, 0o600, None).unwrap();
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn the_remains_of_a_dead_server_are_cleared() {
         "123456789012345678901234567890 a long and old text",
     )
     .unwrap();
-    let (_listener, _files) = bind(&path, 0o600).unwrap();
+    let (_listener, _files) = bind(&path, 0o600, None).unwrap();
     UnixStream::connect(&path).unwrap();
     let own = format!("{}\n", std::process::id());
     assert_eq!(fs::read_to_string(lock_of(&path)).unwrap(), own);
@@ -165,7 +165,7 @@ fn the_longest_path_is_the_system_s() {
         let used = directory.path().as_os_str().len() + 1;
         directory.path().join("x".repeat(length - used))
     };
-    let (_listener, _files) = bind(&name(MAX_PATH), 0o600).unwrap();
+    let (_listener, _files) = bind(&name(MAX_PATH), 0o600, None).unwrap();
     let error = refusal(&name(MAX_PATH + 1));
     assert!(
         matches!(error, BindError::PathTooLong { length: 108, .. }),
@@ -177,7 +177,7 @@ fn the_longest_path_is_the_system_s() {
 fn another_s_socket_on_our_path_is_not_removed() {
     let directory = directory();
     let path = directory.path().join("sock");
-    let (_listener, files) = bind(&path, 0o600).unwrap();
+    let (_listener, files) = bind(&path, 0o600, None).unwrap();
     fs::remove_file(&path).unwrap();
     let _other = UnixListener::bind(&path).unwrap();
     drop(files);

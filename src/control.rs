@@ -235,6 +235,11 @@ impl Control {
         }
     }
 
+    /// How many clients the RPC sockets have.
+    pub(crate) fn rpc_clients(&self) -> usize {
+        self.serving.iter().map(ServerHandle::clients).sum()
+    }
+
     /// Leaves the state before initialization; `responder` is answered when everything is set up.
     pub(crate) fn initialize(&mut self, responder: Option<Responder>) {
         self.init.waiting.extend(responder);

@@ -17,6 +17,7 @@ pub(crate) use socket::MAX_PATH;
 use socket::SocketFiles;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -152,6 +153,7 @@ impl Server {
     /// The system has no thread to give.
     pub fn start(self, sink: impl FnMut(Request) + Send + 'static) -> io::Result<ServerHandle> {
         let (sender, notes) = mpsc::channel();
+        let count = Arc::new(AtomicUsize::new(0));
         let mailbox = Mailbox {
             notes: sender,
             waker: self.waker,
@@ -160,6 +162,7 @@ impl Server {
             poll: self.poll,
             listener: Some(self.listener),
             access: self.access,
+            count: Arc::clone(&count),
             mailbox: mailbox.clone(),
             notes,
             limits: self.limits,
@@ -171,6 +174,7 @@ impl Server {
         Ok(ServerHandle {
             mailbox,
             thread: Some(thread),
+            count,
             files: self.files,
         })
     }
@@ -181,6 +185,7 @@ impl Server {
 pub struct ServerHandle {
     mailbox: Mailbox,
     thread: Option<JoinHandle<()>>,
+    count: Arc<AtomicUsize>,
     files: SocketFiles,
 }
 
@@ -188,6 +193,11 @@ impl ServerHandle {
     /// The socket's path.
     pub fn path(&self) -> &Path {
         self.files.path()
+    }
+
+    /// How many clients are connected.
+    pub fn clients(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Accepts and reads no more, waits up to `patience` until every call is answered and every

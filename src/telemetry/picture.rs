@@ -41,7 +41,7 @@ impl Control {
             bdevs: self.disks.iter().map(|disk| self.bdev(disk)).collect(),
             controllers: nvme.chain(blk).collect(),
             rpc: RpcTelemetry {
-                clients: 0,
+                clients: u64::try_from(self.rpc_clients()).unwrap_or(u64::MAX),
                 requests: self.gathering.requests,
             },
         }

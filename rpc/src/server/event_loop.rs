@@ -13,6 +13,7 @@ use mio::{Events, Poll, Token, Waker};
 use std::collections::{BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,8 @@ pub(super) struct EventLoop {
     /// `None` once the server stops.
     pub(super) listener: Option<UnixListener>,
     pub(super) access: Access,
+    /// How many are connected, for whoever asks.
+    pub(super) count: Arc<AtomicUsize>,
     pub(super) mailbox: Mailbox,
     pub(super) notes: Receiver<Note>,
     pub(super) limits: Limits,
@@ -108,6 +111,8 @@ impl EventLoop {
             clients.relieve(self.limits.total_bytes);
             // After the turns: one that ended may have made room.
             self.accept(&mut clients);
+            self.count
+                .store(clients.connections.len(), Ordering::Relaxed);
             if let Some(stop) = clients.stop
                 && (clients.connections.is_empty() || Instant::now() >= stop)
             {

@@ -44,6 +44,10 @@ fn a_thousand_clients_at_once_are_served() {
             usize::try_from(number).ok()
         );
     }
+    assert_eq!(
+        harness.handle.as_ref().map(rpc::ServerHandle::clients),
+        usize::try_from(CLIENTS).ok()
+    );
     // All of them are still there, and a further one is welcome.
     harness.assert_alive();
     for peer in &mut peers {

@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 
 use crate::disks::Disks;
 use crate::logging::Logging;
+use crate::notify::Notify;
 use crate::nvmf::{ListenerId, Nvmf};
 use crate::options::{Notifications, Options};
 use crate::state::Store;
@@ -123,6 +124,7 @@ pub(crate) struct Control {
     state: State,
     init: Init,
     wait_for_rpc: bool,
+    notify: Notify,
     /// Bound, not answering yet.
     servers: Vec<Server>,
     serving: Vec<ServerHandle>,
@@ -153,6 +155,7 @@ impl Control {
                 ..Init::default()
             },
             wait_for_rpc: parts.wait_for_rpc,
+            notify: Notify::from_environment(),
             servers: parts.servers,
             serving: Vec::new(),
             helpers,
@@ -171,6 +174,7 @@ impl Control {
 
     /// Works until the daemon is to end; whether it ends in order.
     pub(crate) fn run(&mut self, messages: &Receiver<Message>, methods: &Methods) -> bool {
+        self.keep_alive();
         while !self.ended {
             let message = match self.timers.next() {
                 Some(deadline) => messages.recv_deadline(deadline),
@@ -190,6 +194,14 @@ impl Control {
         self.ending.as_ref().is_none_or(Ending::is_orderly)
     }
 
+    /// Shows the service manager's watchdog that this thread does its work.
+    fn keep_alive(&mut self) {
+        if let Some(interval) = self.notify.interval() {
+            self.notify.alive();
+            self.after(interval, Self::keep_alive);
+        }
+    }
+
     fn take(&mut self, message: Message, methods: &Methods) {
         match message {
             Message::Call(request) if self.ending.is_some() => {
@@ -207,7 +219,10 @@ impl Control {
                 self.keep_rest(rest);
                 self.serve();
                 if let Some(line) = self.init.ready.first() {
-                    crate::cli::say(&format!("{line}, waiting for framework_start_init"));
+                    let line = format!("{line}, waiting for framework_start_init");
+                    // What starts after this service may be what calls it.
+                    self.notify.ready(&line);
+                    crate::cli::say(&line);
                 }
             }
             Message::StartupReplayed(_) => self.initialize(None),
@@ -276,6 +291,9 @@ impl Control {
         self.serve();
         for responder in self.init.waiting.drain(..) {
             responder.ok(true);
+        }
+        if let Some(line) = self.init.ready.first() {
+            self.notify.ready(line);
         }
         for line in self.init.ready.drain(..) {
             crate::cli::say(&line);

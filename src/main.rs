@@ -22,6 +22,7 @@ mod daemon;
 mod disks;
 mod logging;
 mod methods;
+mod notify;
 mod nvmf;
 mod options;
 mod replay;

@@ -132,10 +132,11 @@ impl Control {
         let Request {
             method,
             params,
+            caller,
             responder,
         } = request;
         let (inbox, name) = (self.inbox.clone(), method.clone());
-        let responder = Responder::new(move |outcome| {
+        let responder = responder.through(move |responder, outcome| {
             let method = name;
             let _ = inbox.send(Message::Answered(Answer {
                 method,
@@ -146,6 +147,7 @@ impl Control {
         Request {
             method,
             params,
+            caller,
             responder,
         }
     }

@@ -33,6 +33,7 @@ impl Control {
         if self.ending.is_some() {
             return;
         }
+        self.notify.stopping();
         let orderly = reason.is_ok();
         if let Err(reason) = reason {
             tracing::error!("{reason}");

@@ -195,8 +195,12 @@ fn turn_away(door: &mut Door, listener: &UnixListener) -> bool {
         door.reserve = spare();
         return false;
     }
-    if let Ok((mut stream, _)) = listener.accept() {
-        say(&mut stream, &refusal(Errno::EMFILE, NO_DESCRIPTORS));
+    match listener.accept() {
+        Ok((mut stream, _)) => say(&mut stream, &refusal(Errno::EMFILE, NO_DESCRIPTORS)),
+        // accept(2) asks for a descriptor before it looks whether somebody waits, so the first
+        // failure has not said that.
+        Err(error) if error.kind() == ErrorKind::WouldBlock => door.acceptable = false,
+        Err(_) => {}
     }
     door.reserve = spare();
     // Another thread may have been quicker.

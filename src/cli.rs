@@ -10,7 +10,7 @@ mod rpc;
 mod saved;
 mod serve;
 mod table;
-#[cfg_attr(not(test), expect(dead_code, reason = "for the full-screen view"))]
+mod top;
 mod units;
 
 use std::io::Write;
@@ -45,6 +45,8 @@ struct Cli {
 enum Command {
     /// Run the daemon (in the foreground)
     Serve(Box<ServeArgs>),
+    /// Watch a running daemon: reactors, bdevs, guests, rates and latencies
+    Top(top::TopArgs),
     /// Show what a running daemon has, as a table or JSON
     Get(get::GetArgs),
     /// Show or set the rate limits of a bdev
@@ -70,6 +72,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(args) => {
             return crate::daemon::run(&args).unwrap_or_else(|error| fail(&error));
         }
+        Command::Top(args) => return top::run(&args).unwrap_or_else(|error| fail(&error)),
         Command::Get(args) => get::run(&args),
         Command::Limit(args) => limit::run(&args),
         Command::Save(args) => saved::save(&args),

@@ -3,6 +3,7 @@
 
 mod access;
 mod bdevs;
+mod cli;
 mod common;
 mod configuration;
 mod contract;
@@ -11,9 +12,11 @@ mod guests;
 mod hostile;
 mod life;
 mod nvmf;
+mod shells;
 mod spdk_client;
 mod state;
 mod telemetry;
+mod top;
 mod vfu_rpc;
 mod vhost_rpc;
 mod vhost_user;

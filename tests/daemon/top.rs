@@ -154,7 +154,7 @@ fn load(socket: &Path, stop: &Arc<AtomicBool>) -> JoinHandle<()> {
     let (socket, stop) = (socket.to_owned(), Arc::clone(stop));
     std::thread::spawn(move || {
         let mut driver = Driver::connect(&socket, &Options::default()).expect("a controller");
-        let mut queue = driver.create_queue(1, 16).expect("a queue");
+        let mut queue = driver.create_queue_pair(1, 16).expect("a queue");
         let buffer = driver.ram().alloc(4096, 4096).expect("guest memory");
         let sqe = Sqe::nvm(NvmOpcode::READ, 1).with_prps(buffer, 0);
         while !stop.load(Ordering::Relaxed) && queue.run(&sqe).is_ok() {}

@@ -23,6 +23,14 @@ pub(crate) use serve::{Attach, ServeArgs};
 /// Where the RPC socket is unless `-r` says otherwise: SPDK's place, so that its tools find it.
 pub(crate) const DEFAULT_RPC_SOCKET: &str = "/var/tmp/spdk.sock";
 
+const EXAMPLES: &str = "\
+Each command tells more with --help.
+
+Examples:
+  vtarget serve          comes up with a RAM disk and prints the QEMU command that attaches it
+  vtarget top            what it does
+  vtarget get endpoints  what it offers";
+
 #[derive(Debug, Parser)]
 #[command(
     name = "vtarget",
@@ -30,7 +38,7 @@ pub(crate) const DEFAULT_RPC_SOCKET: &str = "/var/tmp/spdk.sock";
     disable_version_flag = true,
     propagate_version = true,
     about = "Gives virtual machines disks: NVMe and virtio-blk over vfio-user, virtio-blk over vhost-user",
-    after_help = "Try it: `vtarget serve` comes up with a RAM disk and prints the QEMU command that attaches it."
+    after_help = EXAMPLES
 )]
 struct Cli {
     /// Print the version

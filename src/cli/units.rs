@@ -128,5 +128,24 @@ pub(super) fn parse_count(text: &str) -> Result<u64, String> {
     scaled().ok_or_else(|| format!("{text} is too large"))
 }
 
+/// A time that people write with its unit, in milliseconds: `500ms`, `2s`, `1.5s`; `none` and `off` are 0.
+///
+/// # Errors
+/// What to write instead.
+pub(super) fn parse_milliseconds(text: &str) -> Result<u64, String> {
+    let wrong = || "give a time such as 500ms or 2s, or `none`".to_owned();
+    if let Some(digits) = text.strip_suffix("ms") {
+        return digits.parse().map_err(|_| wrong());
+    }
+    match text.strip_suffix('s') {
+        // A thousand times as many milliseconds.
+        Some(seconds) => parse_count(&format!("{seconds}k")).map_err(|_| wrong()),
+        None => match parse_count(text) {
+            Ok(0) => Ok(0),
+            _ => Err(wrong()),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -227,7 +227,7 @@ fn top_prints_text_where_there_is_no_terminal() {
     let directory = directory();
     let daemon = furnished(directory.path());
     let printed = ask(daemon.socket(), &["top", "-n", "2", "-i", "0.1"]);
-    assert_eq!(printed.matches("REACTOR ").count(), 2, "{printed}");
+    assert_eq!(printed.matches("\nBDEV ").count(), 2, "{printed}");
     for name in ["disk0", "disk1", "disk2", "vhost.0", "virtio.0", "vm0"] {
         assert!(printed.contains(name), "{printed}");
     }

@@ -50,3 +50,15 @@ fn counts_are_read_as_people_write_them() {
         assert_eq!(read(text), None, "{text}");
     }
 }
+
+#[test]
+fn times_are_read_with_their_units() {
+    let read = |text| parse_milliseconds(text).ok();
+    assert_eq!(read("500ms"), Some(500));
+    assert_eq!(read("2s"), Some(2000));
+    assert_eq!(read("1.5s"), Some(1500));
+    assert_eq!(read("none"), Some(0));
+    for text in ["", "s", "ms", "2", "2m", "2ks", "nones", "-1s"] {
+        assert_eq!(read(text), None, "{text}");
+    }
+}

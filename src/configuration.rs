@@ -73,6 +73,10 @@ impl Control {
             _ => return None,
         };
         let foreign = options.foreign.iter().filter(|(owner, ..)| *owner == name);
+        // Those that precede initialization are replayed before the others: their order says nothing.
+        let mut foreign: Vec<_> = foreign.collect();
+        foreign.sort_by_key(|(_, method, _)| *method);
+        let foreign = foreign.into_iter();
         calls.extend(foreign.map(|(_, method, params)| call(method, params.clone())));
         if name == "bdev" {
             calls.push(json!({"method": "bdev_wait_for_examine"}));

@@ -14,6 +14,10 @@ use crate::configuration::is_subsystem;
 use crate::control::{Control, Message, rest_of};
 use crate::state::Store;
 
+/// The end of what is said about an entry that keeps the daemon from starting.
+const WHAT_TO_DO: &str =
+    "correct or remove it, or start with --json-ignore-init-errors to go on without it";
+
 /// What to replay, and how strictly.
 pub(crate) struct Replay {
     pub(crate) config: Config,
@@ -81,11 +85,14 @@ impl Replay {
                 Entry::Batch(calls) => calls,
             });
             for call in calls {
-                let (source, line, method) = (&self.source, call.line, &call.method);
+                let (source, place, method) = (&self.source, call.place, &call.method);
+                let name = &subsystem.name;
                 let Some(when) = self.methods.when(method) else {
-                    let reason = format!("{source}, line {line}: there is no method {method}");
-                    if is_subsystem(&subsystem.name) && !self.ignore_errors {
-                        return Err(reason);
+                    let reason = format!(
+                        "{source}, {place} of subsystem {name}: there is no method {method}"
+                    );
+                    if is_subsystem(name) && !self.ignore_errors {
+                        return Err(format!("{reason}; {WHAT_TO_DO}"));
                     }
                     tracing::info!("{reason}; skipped");
                     self.skip()?;
@@ -93,7 +100,7 @@ impl Replay {
                 };
                 let step = Step {
                     call,
-                    subsystem: subsystem.name.clone(),
+                    subsystem: name.clone(),
                 };
                 if when.includes(State::Startup) {
                     startup.push_back(step);
@@ -120,11 +127,11 @@ impl Replay {
                 continue;
             }
             if let Err(error) = self.call(&call.method, call.params) {
-                let (source, line, method) = (&self.source, call.line, &call.method);
+                let (source, place, method) = (&self.source, call.place, &call.method);
                 let reason =
-                    format!("{source}, line {line}, subsystem {subsystem}: {method}: {error}");
+                    format!("{source}, {place} of subsystem {subsystem}, {method}: {error}");
                 if !self.ignore_errors {
-                    return Err(reason);
+                    return Err(format!("{reason}; {WHAT_TO_DO}"));
                 }
                 tracing::warn!("{reason}; going on");
                 self.skip()?;

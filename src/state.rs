@@ -122,7 +122,19 @@ impl Store {
                 });
             }
         };
-        match Config::parse_named(text.as_bytes(), &current) {
+        let parsed = Config::parse_named(text.as_bytes(), &current).and_then(|config| {
+            match config.subsystems.is_empty() {
+                false => Ok(config),
+                // Every version names all subsystems: this is none, and must not be replaced.
+                true => Err(ConfigError::Syntax {
+                    path: Some(current.clone()),
+                    line: 1,
+                    column: 1,
+                    reason: "there is no configuration in it".to_owned(),
+                }),
+            }
+        });
+        match parsed {
             Ok(config) => Ok((store, Some(Saved { config, text }))),
             Err(source) => Err(StateError::Corrupt {
                 source,

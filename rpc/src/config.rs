@@ -43,7 +43,7 @@ pub struct Subsystem {
 pub enum Entry {
     /// One call.
     Call(Call),
-    /// Calls to be sent together. Never empty.
+    /// Calls to be sent together. Never empty: an empty batch of the file is left out, as SPDK does.
     Batch(Vec<Call>),
 }
 
@@ -54,9 +54,30 @@ pub struct Call {
     pub method: String,
     /// Its parameters.
     pub params: Params,
-    /// Line of the file on which the entry begins, counted from 1; that of the whole batch for the
-    /// calls of one. For messages about a call that failed.
+    /// Where it is, for messages about a call that failed.
+    pub place: Place,
+}
+
+/// The place of a call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Line of the file on which it begins, counted from 1.
     pub line: usize,
+    /// Column, counted from 1, in bytes.
+    pub column: usize,
+    /// Which call of its subsystem it is, counted from 1; the calls of a batch count one by one.
+    pub number: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            line,
+            column,
+            number,
+        } = self;
+        write!(f, "line {line}, column {column}: call {number}")
+    }
 }
 
 /// Why a configuration file cannot be used.
@@ -134,25 +155,45 @@ impl Config {
         let file: File<Entry> = serde_json::from_slice(&text).map_err(syntax)?;
         // The same file once more, for the place of each entry: serde does not tell it.
         let places: File<&RawValue> = serde_json::from_slice(&text).map_err(syntax)?;
+        let (Some(subsystems), Some(places)) = (file.subsystems, places.subsystems) else {
+            tracing::warn!("the configuration has no \"subsystems\": there is nothing to load");
+            return Ok(Self::default());
+        };
         let mut lines = Lines::of(&text);
-        let subsystems = file.subsystems.into_iter().zip(places.subsystems);
+        let subsystems = subsystems.into_iter().zip(places);
         let subsystems = subsystems
             .map(|(subsystem, places)| {
                 let mut entries = subsystem.config.unwrap_or_default();
                 let places = places.config.unwrap_or_default();
-                for (entry, place) in entries.iter_mut().zip(places) {
-                    let line = lines.line_of(place);
+                let mut number = 0;
+                let mut place = |raw: &RawValue| {
+                    number += 1;
+                    let (line, column) = lines.place_of(raw);
+                    Place {
+                        line,
+                        column,
+                        number,
+                    }
+                };
+                for (entry, raw) in entries.iter_mut().zip(places) {
                     match entry {
-                        Entry::Call(call) => call.line = line,
-                        Entry::Batch(calls) => calls.iter_mut().for_each(|call| call.line = line),
+                        Entry::Call(call) => call.place = place(raw),
+                        Entry::Batch(calls) => {
+                            let raws: Vec<&RawValue> =
+                                serde_json::from_str(raw.get()).map_err(syntax)?;
+                            for (call, raw) in calls.iter_mut().zip(raws) {
+                                call.place = place(raw);
+                            }
+                        }
                     }
                 }
-                Subsystem {
+                entries.retain(|entry| !matches!(entry, Entry::Batch(calls) if calls.is_empty()));
+                Ok(Subsystem {
                     name: subsystem.subsystem,
                     entries,
-                }
+                })
             })
-            .collect();
+            .collect::<Result<_, _>>()?;
         Ok(Self { subsystems })
     }
 }
@@ -176,7 +217,7 @@ fn syntax(error: serde_json::Error) -> ConfigError {
 #[derive(serde::Deserialize)]
 #[serde(bound(deserialize = "T: Deserialize<'de>"))]
 struct File<T> {
-    subsystems: Vec<FileSubsystem<T>>,
+    subsystems: Option<Vec<FileSubsystem<T>>>,
 }
 
 #[derive(serde::Deserialize)]
@@ -204,9 +245,6 @@ impl<'de> Deserialize<'de> for Entry {
 
             fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Entry, A::Error> {
                 let calls = Vec::<FileCall>::deserialize(SeqAccessDeserializer::new(items))?;
-                if calls.is_empty() {
-                    return Err(serde::de::Error::custom("the batch is empty"));
-                }
                 Ok(Entry::Batch(calls.into_iter().map(Call::from).collect()))
             }
         }
@@ -227,7 +265,7 @@ impl From<FileCall> for Call {
         Self {
             method: call.method,
             params: call.params,
-            line: 0,
+            place: Place::default(),
         }
     }
 }
@@ -333,8 +371,8 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The line of a value borrowed from the text.
-    fn line_of(&mut self, value: &RawValue) -> usize {
+    /// Line and column of a value borrowed from the text.
+    fn place_of(&mut self, value: &RawValue) -> (usize, usize) {
         let at = value
             .get()
             .as_ptr()
@@ -343,7 +381,14 @@ impl<'a> Lines<'a> {
         let between = self.text.get(self.at..at).unwrap_or_default();
         self.line += between.iter().filter(|&&byte| byte == b'\n').count();
         self.at = at;
-        self.line
+        let before = self.text.get(..at).unwrap_or_default();
+        let column = before
+            .iter()
+            .rev()
+            .take_while(|&&byte| byte != b'\n')
+            .count()
+            + 1;
+        (self.line, column)
     }
 }
 

@@ -114,9 +114,9 @@ pub(super) fn load(args: &LoadArgs) -> anyhow::Result<()> {
     let known = methods(&mut client, false)?;
     if let Some(call) = left.iter().find(|call| !known.contains(&call.method)) {
         bail!(
-            "{}, line {}: there is no method {}",
+            "{}, {}: there is no method {}",
             args.file.display(),
-            call.line,
+            call.place,
             call.method
         );
     }
@@ -128,10 +128,10 @@ pub(super) fn load(args: &LoadArgs) -> anyhow::Result<()> {
         for Call {
             method,
             params,
-            line,
+            place,
         } in now
         {
-            let refused = || format!("{}, line {line}: {method}", args.file.display());
+            let refused = || format!("{}, {place}, {method}", args.file.display());
             match client.call(&method, params.value().cloned().unwrap_or_default()) {
                 Ok(_) => done += 1,
                 Err(error @ ClientError::Rpc(_)) => {

@@ -176,7 +176,14 @@ impl Disks {
             }
             calls.extend(disk.settings());
         }
+        // One whose name or identity another disk has got since could not be asked for.
+        let is_taken = |layer: &&Layer| {
+            let (name, uuid) = layer.recipe.chosen();
+            let mut disks = self.disks.iter();
+            disks.any(|disk| Some(disk.name.as_str()) == name || Some(disk.uuid) == uuid)
+        };
         let absent = self.layers.iter().filter(|it| !said.contains(&it.id));
+        let absent = absent.filter(|layer| !is_taken(layer));
         calls.extend(absent.map(|it| it.call(None)));
         calls
     }

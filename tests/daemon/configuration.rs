@@ -179,7 +179,7 @@ fn a_configuration_of_spdks_is_understood() {
         {"subsystem": "bdev", "config": [
           {"method": "bdev_set_options", "params": {"bdev_io_pool_size": 65535, "bdev_auto_examine": true}},
           {"method": "bdev_raid_set_options", "params": {"process_window_size_kb": 1024}},
-          {"method": "bdev_nvme_set_options", "params": {"timeout_us": 0, "multipath_opts": {"policy": "x"}}},
+          {"method": "bdev_nvme_set_options", "params": {"timeout_us": 0, "multipath_opts": {"policy": "active_passive"}}},
           {"method": "bdev_nvme_set_hotplug", "params": {"period_us": 100000, "enable": false}},
           [{"method": "bdev_malloc_create", "params": {"name": "M0", "num_blocks": 16384, "block_size": 512,
             "physical_block_size": 512, "uuid": "7d964988-318e-4364-9dbe-6e654e82ef85",
@@ -220,9 +220,18 @@ fn a_configuration_that_fails_keeps_the_daemon_from_starting() {
     );
     for (config, part) in [
         (bdev(json!([good, good])), "File exists"),
+        // Who has to put it right is told where it is and what else can be done.
+        (
+            bdev(json!([good, [good]])),
+            "line 1, column 133: call 2 of subsystem bdev, bdev_malloc_create: File exists",
+        ),
+        (
+            bdev(json!([good, good])),
+            "correct or remove it, or start with --json-ignore-init-errors",
+        ),
         (
             bdev(json!([call("bdev_nosuch_create", json!({}))])),
-            "no method bdev_nosuch_create",
+            "call 1 of subsystem bdev: there is no method bdev_nosuch_create",
         ),
         (
             bdev(json!([call("bdev_malloc_create", json!({"foo": 1}))])),
@@ -239,9 +248,10 @@ fn a_configuration_that_fails_keeps_the_daemon_from_starting() {
         assert!(refused.contains(part), "{config}: {refused}");
         assert!(!Path::new(socket).exists());
     }
+    let unknown = call("bdev_nosuch", json!({}));
     let path = write(
         place.path(),
-        &bdev(json!([good, good, call("bdev_nosuch", json!({}))])),
+        &bdev(json!([good, [], good, unknown, [unknown, good]])),
     );
     let args = [
         "-c",
@@ -252,4 +262,15 @@ fn a_configuration_that_fails_keeps_the_daemon_from_starting() {
     assert_eq!(daemon.ok("bdev_get_bdevs", Value::Null)[0]["name"], "m");
     assert!(daemon.log().contains("File exists"));
     daemon.stop();
+}
+
+#[test]
+fn a_configuration_may_be_empty() {
+    let place = directory();
+    for config in [json!({}), json!({"subsystems": []}), bdev(json!([[]]))] {
+        let path = write(place.path(), &config);
+        let mut daemon = Daemon::start(place.path(), &["-c", path.to_str().expect("a path")]);
+        assert_eq!(daemon.ok("bdev_get_bdevs", Value::Null), json!([]));
+        daemon.stop();
+    }
 }

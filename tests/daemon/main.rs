@@ -12,6 +12,7 @@ mod guests;
 mod hostile;
 mod life;
 mod nvmf;
+mod roundtrip;
 mod shells;
 mod spdk_client;
 mod state;

@@ -20,11 +20,15 @@ fn refusal(text: &str) -> (usize, usize, String) {
     }
 }
 
-fn call(method: &str, params: Value, line: usize) -> Call {
+fn call(method: &str, params: Value, (line, column, number): (usize, usize, usize)) -> Call {
     Call {
         method: method.into(),
         params: params.into(),
-        line,
+        place: Place {
+            line,
+            column,
+            number,
+        },
     }
 }
 
@@ -37,6 +41,7 @@ fn calls_and_batches_keep_their_order_and_lines() {
     {"subsystem": "bdev", "config": [
       {"method": "a", "params": {"n": 1e3}}, {"method": "b"},
 
+      [],
       [{"method": "c"},
        {"params": null, "method": "d"}]
     ]},
@@ -51,9 +56,12 @@ fn calls_and_batches_keep_their_order_and_lines() {
     assert_eq!(
         config.subsystems[0].entries,
         [
-            Entry::Call(call("a", json!({"n": 1000}), 5)),
-            Entry::Call(call("b", Value::Null, 5)),
-            Entry::Batch(vec![call("c", Value::Null, 7), call("d", Value::Null, 7)]),
+            Entry::Call(call("a", json!({"n": 1000}), (5, 7, 1))),
+            Entry::Call(call("b", Value::Null, (5, 46, 2))),
+            Entry::Batch(vec![
+                call("c", Value::Null, (8, 8, 3)),
+                call("d", Value::Null, (9, 8, 4))
+            ]),
         ]
     );
     assert!(config.subsystems[1..].iter().all(|s| s.entries.is_empty()));
@@ -65,7 +73,7 @@ fn comments_may_stand_between_any_tokens() {
         "// head\n/* many\n lines */{\"subsystems\":/**/[{//\"\n\"subsystem\":\"b\",\r\n\"config\":[\n\
          {\"method\":/*\"*/\"http://x/*y*/\\\"//\"}// last\n]}]}//",
     );
-    let entry = Entry::Call(call("http://x/*y*/\"//", Value::Null, 6));
+    let entry = Entry::Call(call("http://x/*y*/\"//", Value::Null, (6, 1, 1)));
     assert_eq!(config.subsystems[0].entries, [entry]);
 }
 
@@ -78,7 +86,7 @@ fn mistakes_are_placed() {
     assert_eq!(refusal("{} /* x *").1, 4);
     assert_eq!(refusal("").0, 1);
     for (text, line, part) in [
-        ("{}", 1, "missing field `subsystems`"),
+        ("{\"subsystems\": 5}", 1, "invalid type"),
         ("[]", 1, "invalid"),
         (
             "{\"subsystems\":[{\"subsystem\":\"b\",\"config\":[\n7]}]}",
@@ -91,9 +99,9 @@ fn mistakes_are_placed() {
             "missing field `method`",
         ),
         (
-            "{\"subsystems\":[{\"subsystem\":\"b\",\"config\":[\n[]]}]}",
+            "{\"subsystems\":[{\"subsystem\":\"b\",\"config\":[\n[{\"method\":\"m\"},3]]}]}",
             2,
-            "batch is empty",
+            "invalid type",
         ),
         (
             "{\"subsystems\":[{\"subsystem\":\"b\",\"config\":[\n{\"method\":\"m\",\n\"parms\":{}}]}]}",
@@ -136,6 +144,8 @@ fn a_file_that_cannot_be_used_is_named() {
         "{text}"
     );
     fs::write(&path, "{\"subsystems\":[]}").unwrap();
+    assert_eq!(Config::read(&path).unwrap(), Config::default());
+    fs::write(&path, "{}").unwrap();
     assert_eq!(Config::read(&path).unwrap(), Config::default());
 }
 

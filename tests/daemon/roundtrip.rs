@@ -17,7 +17,7 @@ use calls::{Family, RUNTIME, STARTUP, TRANSIENT};
 use dice::Dice;
 
 /// One call: which of the table, and what the dice show.
-type Step = (u16, [u8; 16]);
+type Step = (u16, [u8; 24]);
 
 /// What shows the state that a configuration must bring back.
 const VIEWS: &[&str] = &[
@@ -232,7 +232,4 @@ fn no_method_is_forgotten() {
         forgotten.is_empty(),
         "give {forgotten:?} a line in roundtrip/calls.rs: does what they set come back?"
     );
-    let gone = table().chain(TRANSIENT.iter().copied());
-    let gone: Vec<_> = gone.filter(|method| !methods.contains(method)).collect();
-    assert!(gone.is_empty(), "there are no methods {gone:?}");
 }

@@ -37,6 +37,11 @@ fn disk(dice: &mut Dice<'_>) -> serde_json::Value {
     dice.text(DISKS)
 }
 
+/// Also one of those that others are made into.
+fn any_disk(dice: &mut Dice<'_>) -> serde_json::Value {
+    dice.text(&["d0", "d1", "d2", "d3", "d4", "EE_d0", "d0p0", "d1p1"])
+}
+
 fn nqn(dice: &mut Dice<'_>) -> serde_json::Value {
     dice.text(NQNS)
 }
@@ -79,6 +84,9 @@ fn log_flag(dice: &mut Dice<'_>) -> serde_json::Value {
 
 /// Methods that leave nothing behind that a configuration could hold, besides those whose names have `_get_`.
 pub(super) const TRANSIENT: &[&str] = &[
+    "accel_set_driver",
+    "bdev_error_inject_error",
+    "bdev_error_resume_pending",
     "bdev_examine",
     "bdev_reset_iostat",
     "bdev_wait_for_examine",
@@ -88,8 +96,13 @@ pub(super) const TRANSIENT: &[&str] = &[
     "framework_start_init",
     "framework_wait_init",
     "log_enable_timestamps",
+    "nvmf_create_target",
+    "nvmf_delete_target",
     "spdk_kill_instance",
+    "thread_set_cpumask",
+    "trace_clear",
     "virtio_blk_create_transport",
+    "vtarget_subscribe",
 ];
 
 /// Before initialization.
@@ -157,7 +170,37 @@ pub(super) const STARTUP: &[Family] = &[
     }),
     family(1, "log_set_print_level", level),
     family(1, "framework_set_scheduler", scheduler),
+    family(1, "scheduler_set_options", |dice| {
+        dice.params(&[], &[("scheduling_core", |dice| dice.number(&[0, 9]))])
+    }),
+    family(1, "accel_assign_opc", |dice| {
+        dice.params(
+            &[
+                ("opname", |dice| dice.text(&["copy", "crc32c", "no"])),
+                ("module", |dice| dice.text(&["software", "no"])),
+            ],
+            &[],
+        )
+    }),
+    family(1, "trace_enable_tpoint_group", trace_group),
+    family(1, "trace_disable_tpoint_group", trace_group),
+    family(1, "trace_set_tpoint_mask", trace_mask),
+    family(1, "trace_clear_tpoint_mask", trace_mask),
 ];
+
+fn trace_group(dice: &mut Dice<'_>) -> serde_json::Value {
+    dice.params(&[("name", |dice| dice.text(&["bdev", "all", "no"]))], &[])
+}
+
+fn trace_mask(dice: &mut Dice<'_>) -> serde_json::Value {
+    dice.params(
+        &[
+            ("name", |dice| dice.text(&["bdev", "nvmf_tcp", "no"])),
+            ("tpoint_mask", small),
+        ],
+        &[],
+    )
+}
 
 fn scheduler(dice: &mut Dice<'_>) -> serde_json::Value {
     dice.params(
@@ -267,6 +310,75 @@ pub(super) const RUNTIME: &[Family] = &[
         )
     }),
     family(1, "bdev_passthru_delete", named),
+    family(3, "bdev_delay_create", |dice| {
+        dice.params(
+            &[
+                ("name", disk),
+                ("base_bdev_name", disk),
+                ("avg_read_latency", small),
+                ("p99_read_latency", small),
+                ("avg_write_latency", small),
+                ("p99_write_latency", small),
+            ],
+            &[("uuid", uuid)],
+        )
+    }),
+    family(1, "bdev_delay_delete", named),
+    family(2, "bdev_delay_update_latency", |dice| {
+        dice.params(
+            &[
+                ("delay_bdev_name", disk),
+                ("latency_type", |dice| {
+                    dice.text(&["avg_read", "p99_write", "no"])
+                }),
+                ("latency_us", small),
+            ],
+            &[],
+        )
+    }),
+    family(3, "bdev_error_create", |dice| {
+        dice.params(&[("base_name", disk)], &[("uuid", uuid)])
+    }),
+    family(1, "bdev_error_delete", |dice| {
+        dice.params(&[("name", |dice| dice.text(&["EE_d0", "EE_d1"]))], &[])
+    }),
+    family(3, "bdev_split_create", |dice| {
+        dice.params(
+            &[
+                ("base_bdev", disk),
+                ("split_count", |dice| dice.number(&[2, 1, 0])),
+            ],
+            &[("split_size_mb", |dice| dice.number(&[0, 1]))],
+        )
+    }),
+    family(1, "bdev_split_delete", |dice| {
+        dice.params(&[("base_bdev", disk)], &[])
+    }),
+    family(4, "bdev_set_qos_limit", |dice| {
+        dice.params(
+            &[("name", any_disk)],
+            &[
+                ("rw_ios_per_sec", |dice| dice.number(&[0, 1500, 20_000])),
+                ("rw_mbytes_per_sec", small),
+                ("r_mbytes_per_sec", small),
+                ("w_mbytes_per_sec", small),
+                ("burst_ms", small),
+            ],
+        )
+    }),
+    family(2, "bdev_set_qd_sampling_period", |dice| {
+        dice.params(&[("name", any_disk), ("period", small)], &[])
+    }),
+    family(3, "bdev_enable_histogram", |dice| {
+        dice.params(
+            &[("name", any_disk), ("enable", flag)],
+            &[
+                ("opc", |dice| dice.text(&["read", "write", "no"])),
+                ("granularity", |dice| dice.number(&[7, 4])),
+                ("min_nsec", |dice| dice.number(&[0, 1000])),
+            ],
+        )
+    }),
     family(3, "nvmf_create_transport", |dice| {
         dice.params(
             &[("trtype", |dice| dice.text(&["VFIOUSER", "vfiouser", "TCP"]))],
@@ -361,6 +473,44 @@ pub(super) const RUNTIME: &[Family] = &[
     family(1, "nvmf_subsystem_remove_listener", |dice| {
         dice.params(&[("nqn", nqn), ("listen_address", address)], &[])
     }),
+    family(3, "nvmf_subsystem_listener_set_ana_state", |dice| {
+        dice.params(
+            &[
+                ("nqn", nqn),
+                ("listen_address", address),
+                ("ana_state", |dice| {
+                    dice.text(&["optimized", "non_optimized", "inaccessible"])
+                }),
+            ],
+            &[("anagrpid", |dice| dice.number(&[0, 1, 2]))],
+        )
+    }),
+    family(1, "nvmf_subsystem_set_ns_ana_group", |dice| {
+        dice.params(
+            &[
+                ("nqn", nqn),
+                ("nsid", |dice| dice.number(&[1, 2, 7])),
+                ("anagrpid", |dice| dice.number(&[1, 2, 0])),
+            ],
+            &[],
+        )
+    }),
+    family(2, "nvmf_ns_add_host", namespace_host),
+    family(1, "nvmf_ns_remove_host", namespace_host),
+    family(1, "nvmf_discovery_add_referral", referral),
+    family(1, "nvmf_discovery_remove_referral", referral),
+    family(1, "keyring_file_add_key", |dice| {
+        dice.params(
+            &[
+                ("name", |dice| dice.text(&["k0", "k1"])),
+                ("path", |dice| dice.path(FILES)),
+            ],
+            &[],
+        )
+    }),
+    family(1, "keyring_file_remove_key", |dice| {
+        dice.params(&[("name", |dice| dice.text(&["k0", "k1"]))], &[])
+    }),
     family(1, "vfu_tgt_set_base_path", |dice| {
         dice.params(&[("path", |dice| dice.path(DIRECTORIES))], &[])
     }),
@@ -425,3 +575,21 @@ pub(super) const RUNTIME: &[Family] = &[
         )
     }),
 ];
+
+fn namespace_host(dice: &mut Dice<'_>) -> serde_json::Value {
+    dice.params(
+        &[
+            ("nqn", nqn),
+            ("nsid", |dice| dice.number(&[1, 2, 7])),
+            ("host", |dice| dice.text(HOSTS)),
+        ],
+        &[],
+    )
+}
+
+fn referral(dice: &mut Dice<'_>) -> serde_json::Value {
+    let address = json!({
+        "trtype": "TCP", "adrfam": "ipv4", "traddr": dice.pick(&["10.0.0.1", "10.0.0.2"]), "trsvcid": "4420",
+    });
+    json!({ "address": address })
+}

@@ -7,6 +7,7 @@ mod cli;
 mod common;
 mod configuration;
 mod contract;
+mod examples;
 mod framework;
 mod guests;
 mod hostile;

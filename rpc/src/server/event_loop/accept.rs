@@ -31,6 +31,8 @@ pub(super) struct Door {
     again: Option<Instant>,
     /// The operator has been told that clients are refused, and nothing has changed since.
     told: bool,
+    /// There was no descriptor a moment ago. Clients that have gone since may have left some.
+    exhausted: bool,
     /// Given up when the process has no descriptor left, to accept a client with and tell it.
     reserve: Option<File>,
 }
@@ -42,6 +44,7 @@ impl Door {
             acceptable: true,
             again: None,
             told: false,
+            exhausted: false,
             reserve: spare(),
         }
     }
@@ -100,12 +103,23 @@ impl EventLoop {
                 return;
             }
             match listener.accept() {
-                Ok((stream, _)) => self.admit(clients, stream),
+                Ok((stream, _)) => {
+                    clients.door.exhausted = false;
+                    self.admit(clients, stream);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     clients.door.acceptable = false;
                 }
                 Err(error) if is_the_client_s(&error) => {}
+                Err(error)
+                    if is_for_want_of_descriptors(&error)
+                        && !std::mem::replace(&mut clients.door.exhausted, true) =>
+                {
+                    // Once more after a look at those who are connected.
+                    return;
+                }
                 Err(error) => {
+                    clients.door.exhausted = false;
                     if !is_for_want_of_descriptors(&error)
                         || !turn_away(&mut clients.door, listener)
                     {

@@ -3,6 +3,7 @@
 //! Commands run to their end at once, on the home reactor, but for those that need a shard (queues, Abort) and Asynchronous Event
 //! Requests. Each completion is posted as soon as it is known.
 
+mod blame;
 pub(crate) mod events;
 pub(crate) mod features;
 pub(crate) mod health;
@@ -15,12 +16,11 @@ mod transfer;
 use nvme_spec::command::{AbortCdw10, GetFeaturesCdw10, SetFeaturesCdw10};
 use nvme_spec::event::{AsyncEvent, HealthEvent};
 use nvme_spec::identify::Cns;
-use nvme_spec::log::LogPageId;
+use nvme_spec::log::{CriticalWarning, LogPageId};
 use nvme_spec::{ADMIN_QID, AdminOpcode, Fuse, Psdt, Sqe, Status};
 use reactor::Cx;
 
 use self::features::Change;
-use self::health::Life;
 use self::log::LogRequest;
 use self::queue::Completion;
 use crate::controller::Controller;
@@ -106,7 +106,7 @@ impl Controller {
             return;
         };
         let completion = match outcome {
-            Ok(Outcome::Later) => return admin.defer(cid),
+            Ok(Outcome::Later) => return admin.defer(sqe),
             Ok(Outcome::Held) => return admin.park_request(),
             Ok(Outcome::Done(dw0)) => Completion {
                 cid,
@@ -115,7 +115,7 @@ impl Controller {
             },
             Err(status) => Completion {
                 cid,
-                status,
+                status: status.with_more(true),
                 dw0: 0,
             },
         };
@@ -139,14 +139,18 @@ impl Controller {
             status,
             nsid: sqe.nsid,
             lba: 0,
-            parameter_location: 0xffff,
+            parameter_location: blame::location(sqe, status),
         });
     }
 
     /// Ends a command that waited for a shard.
-    pub(crate) fn finish(&mut self, completion: Completion) {
-        if let Some(admin) = &mut self.admin {
-            admin.finish(completion);
+    pub(crate) fn finish(&mut self, mut completion: Completion) {
+        let failed = !completion.status.is_success();
+        completion.status.set_more(failed);
+        let admin = self.admin.as_mut();
+        let sqe = admin.and_then(|admin| admin.finish(completion));
+        if let Some(sqe) = sqe.filter(|_| failed) {
+            self.note_error(&sqe, completion.status);
         }
     }
 
@@ -257,8 +261,7 @@ impl Controller {
         let sqe = read.map(|at| reads.swap_remove(at));
         let sent = sqe.map_or(Ok(()), |sqe| {
             let request = LogRequest::new(&sqe, self.config().max_transfer);
-            let sent = request.and_then(|request| self.send_log_page(&sqe, request));
-            sent.inspect_err(|status| self.note_error(&sqe, *status))
+            request.and_then(|request| self.send_log_page(&sqe, request))
         });
         self.finish(Completion {
             cid,
@@ -268,13 +271,13 @@ impl Controller {
     }
 
     fn health_page(&self) -> Vec<u8> {
-        let life = Life {
-            age_ms: self.age_ms(),
-            media_errors: self.model.media_errors,
-            error_log_entries: self.model.errors.count(),
-        };
-        let page = health::page(&self.model.features, &self.shards.counters(), &life);
+        let page = health::page(self.warnings(), &self.life());
         page.as_bytes().to_vec()
+    }
+
+    /// Warnings in force.
+    pub(crate) fn warnings(&self) -> CriticalWarning {
+        health::warnings(&self.model.features, self.media_state())
     }
 
     fn get_features(&mut self, sqe: &Sqe) -> Result<Outcome, Status> {
@@ -292,7 +295,7 @@ impl Controller {
         let cdw10 = SetFeaturesCdw10::from_bits(sqe.cdw10);
         let fid = cdw10.fid();
         let data = self.take_data(sqe, features::data_len(fid, sqe.cdw11))?;
-        let before = health::warnings(&self.model.features);
+        let before = self.warnings();
         let change = self.with_limits(|features, limits| {
             features.set(fid, cdw10.sv(), sqe.nsid, sqe.cdw11, &data, limits)
         })?;
@@ -314,20 +317,27 @@ impl Controller {
                 return Ok(self.after_shards(sqe.cid()));
             }
             Change::KeepAlive => self.restart_keep_alive(cx),
-            Change::Temperature => self.warn_of_temperature(before.temperature()),
+            Change::Temperature => self.warn(before),
         }
         Ok(Outcome::Done(0))
     }
 
-    /// A threshold moved across the temperature, or the warning became an event.
-    fn warn_of_temperature(&mut self, before: bool) {
-        let features = &self.model.features;
-        let warnings = health::warnings(features);
-        let enabled = features.async_events.critical_warnings() & warnings.into_bits() != 0;
-        if warnings.temperature() && enabled && !before {
-            self.model
-                .events
-                .raise(AsyncEvent::health(HealthEvent::TEMPERATURE_THRESHOLD));
+    /// Warnings may have changed from `before`: the host hears of those that it asked to hear of.
+    pub(crate) fn warn(&mut self, before: CriticalWarning) {
+        let asked = self.model.features.async_events.critical_warnings();
+        let new = self.warnings().into_bits() & !before.into_bits() & asked;
+        let new = CriticalWarning::from_bits(new);
+        if !self.model.state.is_ready() {
+            return;
+        }
+        if new.temperature() {
+            let event = AsyncEvent::health(HealthEvent::TEMPERATURE_THRESHOLD);
+            self.model.events.raise(event);
+        }
+        // Read-only media are a matter of reliability too (Base 2.0c, 5.2.1).
+        if new.reliability() || new.read_only() {
+            let event = AsyncEvent::health(HealthEvent::RELIABILITY);
+            self.model.events.raise(event);
         }
     }
 

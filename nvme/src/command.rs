@@ -20,14 +20,15 @@ use crate::shard::disks::{Disk, NO_DISK, NoDisk};
 use crate::shard::env::Env;
 
 /// Byte (bits 7:0) and bit (10:8) of a field in a command, for the error log.
-mod location {
-    pub(super) const OPCODE: u16 = 0;
-    pub(super) const FUSE: u16 = 1;
-    pub(super) const PSDT: u16 = 1 | 6 << 8;
-    pub(super) const NSID: u16 = 4;
-    pub(super) const DPTR: u16 = 24;
-    pub(super) const SLBA: u16 = 40;
-    pub(super) const NLB: u16 = 48;
+pub(crate) mod location {
+    pub(crate) const OPCODE: u16 = 0;
+    pub(crate) const FUSE: u16 = 1;
+    pub(crate) const PSDT: u16 = 1 | 6 << 8;
+    pub(crate) const CID: u16 = 2;
+    pub(crate) const NSID: u16 = 4;
+    pub(crate) const DPTR: u16 = 24;
+    pub(crate) const SLBA: u16 = 40;
+    pub(crate) const NLB: u16 = 48;
 }
 /// No field is at fault.
 pub(crate) const NO_LOCATION: u16 = 0xffff;
@@ -273,6 +274,10 @@ fn rare(
     opcode: NvmOpcode,
     command: &mut Command,
 ) -> Result<Io, Stop> {
+    if opcode != NvmOpcode::WRITE_ZEROES {
+        // These Dwords say something else.
+        command.lba = 0;
+    }
     match opcode {
         NvmOpcode::FLUSH if sqe.nsid == NSID_ALL => flush_all(env, cx, command),
         NvmOpcode::FLUSH => {
@@ -330,7 +335,7 @@ fn dataset_management(env: &mut Env, sqe: &Sqe, command: &mut Command) -> Result
     let mut list = Segments::new();
     data(env, sqe, bytes, Access::READ, &mut list)?;
     let plan = env.plans.deallocate(&list, count).ok_or(Stop::Later)?;
-    let first = first_range(env, command.disk, plan);
+    let first = first_range(env, command, plan);
     match first {
         Ok(_) => command.plan = plan,
         Err(_) => env.plans.release(plan),
@@ -338,12 +343,13 @@ fn dataset_management(env: &mut Env, sqe: &Sqe, command: &mut Command) -> Result
     first
 }
 
-fn first_range(env: &mut Env, disk: u16, plan: u8) -> Result<Io, Stop> {
-    let Some(disk) = env.disks.get(disk) else {
+fn first_range(env: &mut Env, command: &mut Command, plan: u8) -> Result<Io, Stop> {
+    let Some(disk) = env.disks.get(command.disk) else {
         return Ok(refuse(Status::INVALID_NAMESPACE_OR_FORMAT, location::NSID)?);
     };
     let mut ranges = env.plans.ranges(plan).iter();
-    if !ranges.all(|range| disk.contains(range.slba, u64::from(range.nlb))) {
+    if let Some(beyond) = ranges.find(|range| !disk.contains(range.slba, u64::from(range.nlb))) {
+        command.lba = beyond.slba;
         return Ok(refuse(Status::LBA_OUT_OF_RANGE, location::DPTR)?);
     }
     // On a disk that cannot unmap the hint is valid and has no effect.

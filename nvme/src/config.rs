@@ -1,5 +1,9 @@
 //! What the operator decides about a controller.
 
+use std::sync::Arc;
+
+use crate::history::History;
+
 /// Most bytes one command may move: a scatter list has at most 1024 ranges, and nothing promises that pages are contiguous.
 const MAX_TRANSFER: u32 = 2 << 20;
 
@@ -31,6 +35,8 @@ pub struct ControllerConfig {
     pub shadow_doorbells: bool,
     /// Whether NVM subsystem reset is offered (CAP.NSSRS).
     pub nssr: bool,
+    /// What earlier controllers of the same endpoint have counted, for the health page.
+    pub history: Arc<History>,
     /// Name for logs: the endpoint's path.
     pub label: String,
 }
@@ -50,6 +56,7 @@ impl Default for ControllerConfig {
             mappable_bar0: true,
             shadow_doorbells: true,
             nssr: true,
+            history: Arc::default(),
             label: String::new(),
         }
     }

@@ -22,13 +22,15 @@ use pci::{
 use reactor::{Cx, ReactorHandle, TimerId};
 
 use crate::admin::features::Limits;
+use crate::admin::health::MediaState;
 use crate::admin::queue::AdminQueue;
 use crate::config::ControllerConfig;
 use crate::handle::{
     Control, ControllerHandle, ControllerSnapshot, Gather, NamespaceSnapshot, QueueSnapshot,
 };
+use crate::history::Life;
 use crate::limit::LogLimit;
-use crate::messages::{FromShard, ToShard, VectorBinding};
+use crate::messages::{FromShard, MediaFault, ToShard, VectorBinding};
 use crate::model::{Model, Stage};
 use crate::namespace::NamespaceSet;
 use crate::queue::Doorbells;
@@ -68,6 +70,8 @@ pub struct Controller {
     page: SharedMemory,
     pub(crate) doorbells: Doorbells,
     pub(crate) model: Model,
+    /// What was before this controller, its own power cycle included.
+    past: Life,
     pub(crate) view: MapView,
     pub(crate) namespaces: Arc<NamespaceSet>,
     pub(crate) shards: Shards,
@@ -183,6 +187,7 @@ impl Controller {
         factory: ShardFactory,
     ) -> Result<(Self, ControllerHandle), MappingError> {
         let config = Arc::new(config.clamped());
+        let past = config.history.begin();
         let page = SharedMemory::new_at(c"nvme-doorbells", DOORBELLS, PAGE_SIZE)?;
         let (sender, mailbox) = unbounded();
         let (shards, from_shards) = Shards::new(
@@ -199,7 +204,8 @@ impl Controller {
             msix: MsixTable::new(config.msix_vectors),
             doorbells: Doorbells::new(page.clone()),
             page,
-            model: Model::new(&config),
+            model: Model::new(&config, &past),
+            past,
             view: MapView::new(DmaMap::empty()),
             namespaces,
             shards,
@@ -235,9 +241,30 @@ impl Controller {
         self.page.clone()
     }
 
-    /// Milliseconds since the controller was made.
-    pub(crate) fn age_ms(&self) -> u64 {
-        monotonic_ms().saturating_sub(self.born_ms)
+    /// What has been counted, by this controller and those before it.
+    pub(crate) fn life(&self) -> Life {
+        let counters = self.shards.counters();
+        let busy_ms = u128::from(counters.busy) * 1000 / u128::from(reactor::tick_rate().max(1));
+        let age_ms = monotonic_ms().saturating_sub(self.born_ms);
+        let mut life = self.past;
+        life.traffic.add(&counters.traffic);
+        life.busy_ms += u64::try_from(busy_ms).unwrap_or(u64::MAX).min(age_ms);
+        life.on_ms += age_ms;
+        life.media_errors = self.model.media_errors;
+        life.error_log_entries = self.model.errors.count();
+        life
+    }
+
+    /// How the disks are.
+    pub(crate) fn media_state(&self) -> MediaState {
+        let faults = &self.model.media;
+        let is = |nsid: u32, fault| faults.iter().any(|(at, it)| at.1 == nsid && *it == fault);
+        let mut nsids = self.namespaces.iter().map(|namespace| namespace.nsid);
+        MediaState {
+            failing: faults.values().any(|fault| *fault == MediaFault::Failing),
+            // "All of the media": if none is left that can be written.
+            read_only: !faults.is_empty() && nsids.all(|nsid| is(nsid, MediaFault::ReadOnly)),
+        }
     }
 
     /// Calls `with` with the features and their limits.
@@ -365,6 +392,14 @@ impl Controller {
             queues: admin.into_iter().chain(io).collect(),
             namespaces: namespaces.collect(),
         }
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        let mut life = self.life();
+        life.unsafe_shutdowns += u64::from(self.model.unclean);
+        self.config.history.end(life);
     }
 }
 

@@ -27,6 +27,7 @@ mod config;
 mod controller;
 mod data;
 mod handle;
+mod history;
 mod limit;
 mod messages;
 mod model;
@@ -42,6 +43,7 @@ mod testing;
 pub use config::ControllerConfig;
 pub use controller::Controller;
 pub use handle::{ControllerHandle, ControllerSnapshot, NamespaceSnapshot, QueueSnapshot};
+pub use history::History;
 pub use namespace::{Namespace, NamespaceSet};
 
 #[cfg(test)]

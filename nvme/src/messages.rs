@@ -105,6 +105,17 @@ pub(crate) struct CommandError {
 pub(crate) struct ShardCounters {
     pub(crate) traffic: Traffic,
     pub(crate) interrupts: u64,
+    /// Ticks in which a command was outstanding.
+    pub(crate) busy: u64,
+}
+
+/// What is wrong with a disk (Base 2.0c, 5.16.1.3, Critical Warning).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MediaFault {
+    /// It fails one command after the other.
+    Failing,
+    /// It could be written, and cannot any more.
+    ReadOnly,
 }
 
 impl ShardCounters {
@@ -112,6 +123,7 @@ impl ShardCounters {
     pub(crate) fn add(&mut self, more: &Self) {
         self.traffic.add(&more.traffic);
         self.interrupts = self.interrupts.saturating_add(more.interrupts);
+        self.busy = self.busy.saturating_add(more.busy);
     }
 }
 
@@ -151,6 +163,12 @@ pub(crate) enum FromShard {
     },
     /// A command ended with an error worth the log.
     Error(CommandError),
+    /// A disk has got, or lost, a fault.
+    Media {
+        shard: usize,
+        nsid: u32,
+        fault: Option<MediaFault>,
+    },
     /// The guest wrote a doorbell value outside the queue (an asynchronous event of type error).
     InvalidDoorbell {
         qid: u16,

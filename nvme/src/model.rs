@@ -11,7 +11,8 @@ use crate::admin::events::Events;
 use crate::admin::features::Features;
 use crate::admin::log::{ChangedNamespaces, ErrorLog};
 use crate::config::ControllerConfig;
-use crate::messages::ShadowDoorbells;
+use crate::history::Life;
+use crate::messages::{MediaFault, ShadowDoorbells};
 use crate::registers::{MPSMAX, Registers};
 use crate::state::State;
 
@@ -96,13 +97,17 @@ pub(crate) struct Model {
     pub(crate) errors: ErrorLog,
     /// Changed namespace list.
     pub(crate) changed: ChangedNamespaces,
-    /// Commands that ended with a media error.
+    /// Commands that ended because of the medium, over the controller's life.
     pub(crate) media_errors: u64,
+    /// What shards say is wrong with disks, by shard and NSID.
+    pub(crate) media: BTreeMap<(usize, u32), MediaFault>,
+    /// The host has enabled the controller and not shut it down since.
+    pub(crate) unclean: bool,
 }
 
 impl Model {
-    /// After power-on.
-    pub(crate) fn new(config: &ControllerConfig) -> Self {
+    /// After power-on; `past` is what is kept over power cycles.
+    pub(crate) fn new(config: &ControllerConfig, past: &Life) -> Self {
         Self {
             state: State::new(MPSMAX),
             registers: Registers::new(config),
@@ -114,9 +119,11 @@ impl Model {
             health_reads: Vec::new(),
             shadow_doorbells: None,
             write_cache_shown: None,
-            errors: ErrorLog::default(),
+            errors: ErrorLog::after(past.error_log_entries),
             changed: ChangedNamespaces::default(),
-            media_errors: 0,
+            media_errors: past.media_errors,
+            media: BTreeMap::new(),
+            unclean: false,
         }
     }
 }

@@ -94,6 +94,10 @@ pub(crate) struct Shard {
     reported: ShardCounters,
     next_report: u64,
     passes: u32,
+    /// Ticks of all passes that found or left a command outstanding, up to the next pass (Controller Busy Time).
+    busy_ticks: u64,
+    last_pass: u64,
+    was_busy: bool,
     report_ticks: u64,
     arm_ticks: u64,
 }
@@ -136,6 +140,9 @@ impl Shard {
             reported: ShardCounters::default(),
             next_report: 0,
             passes: 0,
+            busy_ticks: 0,
+            last_pass: ticks(),
+            was_busy: false,
             report_ticks: ticks_of(REPORT_INTERVAL),
             arm_ticks: ticks_of(ARM_AFTER),
         }
@@ -159,6 +166,19 @@ impl Shard {
         busy
     }
 
+    /// Counts the time since the last pass, if a command was outstanding.
+    #[inline]
+    fn count_time(&mut self, now: u64, worked: bool) {
+        if self.was_busy {
+            self.busy_ticks = self
+                .busy_ticks
+                .wrapping_add(now.wrapping_sub(self.last_pass));
+        }
+        self.last_pass = now;
+        let mut groups = self.groups.iter().flatten();
+        self.was_busy = worked || groups.any(QueueGroup::has_commands);
+    }
+
     /// A client's memory was truncated somewhere: was it this one's?
     #[cold]
     fn check_memory(&mut self) {
@@ -177,12 +197,20 @@ impl Shard {
         for group in self.groups.iter().flatten() {
             total.add(&group.counters());
         }
+        total.busy = self.busy_ticks;
         total
     }
 
     #[cold]
     fn report_counters(&mut self, now: u64) {
         self.next_report = now.saturating_add(self.report_ticks);
+        for nsid in self.env.disks.recovered() {
+            self.env.report.tell(FromShard::Media {
+                shard: self.env.report.index,
+                nsid,
+                fault: None,
+            });
+        }
         let counters = self.counters();
         if self.reported != counters {
             self.reported = counters;
@@ -292,9 +320,12 @@ impl Poller for Shard {
         if fault::count() != self.faults {
             self.check_memory();
         }
+        let mut worked = false;
         if self.stops == 0 {
-            busy |= self.serve(cx);
+            worked = self.serve(cx);
+            busy |= worked;
         }
+        self.count_time(cx.now(), worked);
         if (self.stops > 0 || self.deleting || self.exiting) && self.advance_endings() {
             return Poll::Remove;
         }

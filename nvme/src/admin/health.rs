@@ -5,7 +5,7 @@ use nvme_spec::log::{CriticalWarning, SmartHealth};
 use zerocopy::FromZeros;
 
 use super::features::Features;
-use crate::messages::ShardCounters;
+use crate::history::Life;
 
 /// Warning Composite Temperature Threshold in kelvins (WCTEMP), and the default over-temperature threshold.
 pub(crate) const WARNING_TEMPERATURE: u16 = 343;
@@ -16,22 +16,24 @@ const TEMPERATURE: u16 = 313;
 /// Below this, Available Spare would be a warning, percent.
 const SPARE_THRESHOLD: u8 = 10;
 
-/// What the page needs beyond the counters.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Life {
-    /// Milliseconds since the controller was made.
-    pub(crate) age_ms: u64,
-    /// Commands that ended with a media error.
-    pub(crate) media_errors: u64,
-    /// Entries ever written to the error log.
-    pub(crate) error_log_entries: u64,
+/// How the disks are, all together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MediaState {
+    /// A disk fails one command after the other.
+    pub(crate) failing: bool,
+    /// No disk can be written any more that could.
+    pub(crate) read_only: bool,
 }
 
-/// Warnings in force. Only temperature can be one: the thresholds are the host's to move.
-pub(crate) fn warnings(features: &Features) -> CriticalWarning {
+/// Warnings in force. A namespace that was read-only from the beginning is none (Base 2.0c, 5.16.1.3: bit 3 is not for write
+/// protection).
+pub(crate) fn warnings(features: &Features, media: MediaState) -> CriticalWarning {
     let outside =
         TEMPERATURE >= features.over_temperature || TEMPERATURE <= features.under_temperature;
-    CriticalWarning::new().with_temperature(outside)
+    CriticalWarning::new()
+        .with_temperature(outside)
+        .with_reliability(media.failing)
+        .with_read_only(media.read_only)
 }
 
 /// Thousands of 512-byte units, rounded up.
@@ -40,22 +42,25 @@ fn data_units(bytes: u64) -> Le128 {
 }
 
 /// The page.
-pub(crate) fn page(features: &Features, counters: &ShardCounters, life: &Life) -> SmartHealth {
-    const MS_PER_HOUR: u64 = 3_600_000;
-    let traffic = &counters.traffic;
+pub(crate) fn page(warnings: CriticalWarning, life: &Life) -> SmartHealth {
+    const MS_PER_MINUTE: u64 = 60_000;
+    const MS_PER_HOUR: u64 = 60 * MS_PER_MINUTE;
+    let count = |value: u64| Le128::new(u128::from(value));
+    let (read, written) = (life.traffic.read(), life.traffic.written());
     let mut page = SmartHealth::new_zeroed();
-    page.critical_warning = warnings(features);
+    page.critical_warning = warnings;
     page.set_temperature(TEMPERATURE);
     page.available_spare = 100;
     page.available_spare_threshold = SPARE_THRESHOLD;
-    page.data_units_read = data_units(traffic.read().bytes);
-    page.data_units_written = data_units(traffic.written().bytes);
-    page.host_read_commands = Le128::new(u128::from(traffic.read().commands));
-    page.host_write_commands = Le128::new(u128::from(traffic.written().commands));
-    // A controller exists for one client: its life is one power cycle.
-    page.power_cycles = Le128::new(1);
-    page.power_on_hours = Le128::new(u128::from(life.age_ms / MS_PER_HOUR));
-    page.media_errors = Le128::new(u128::from(life.media_errors));
-    page.error_log_entries = Le128::new(u128::from(life.error_log_entries));
+    page.data_units_read = data_units(read.bytes);
+    page.data_units_written = data_units(written.bytes);
+    page.host_read_commands = count(read.commands);
+    page.host_write_commands = count(written.commands);
+    page.controller_busy_time = count(life.busy_ms / MS_PER_MINUTE);
+    page.power_cycles = count(life.power_cycles);
+    page.power_on_hours = count(life.on_ms / MS_PER_HOUR);
+    page.unsafe_shutdowns = count(life.unsafe_shutdowns);
+    page.media_errors = count(life.media_errors);
+    page.error_log_entries = count(life.error_log_entries);
     page
 }

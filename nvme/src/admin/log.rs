@@ -33,7 +33,8 @@ const PAGES: [LogPageId; 8] = [
     LogPageId::NVME_MI_EFFECTS,
 ];
 
-/// The newest errors; plain data. Kept over controller resets, as the text asks.
+/// The newest errors; plain data. Kept over controller resets, so that a host that resets a controller in trouble can still ask what
+/// the trouble was; the count goes on over power cycles too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ErrorLog {
     /// Newest first.
@@ -42,9 +43,17 @@ pub(crate) struct ErrorLog {
 }
 
 impl ErrorLog {
+    /// An empty log that goes on counting.
+    pub(crate) fn after(count: u64) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            count,
+        }
+    }
+
     /// Enters an error.
     pub(crate) fn record(&mut self, error: &CommandError) {
-        self.count += 1;
+        self.count = self.count.wrapping_add(1).max(1);
         let mut entry = ErrorInformation::new_zeroed();
         entry.error_count = self.count;
         entry.sqid = error.sqid;

@@ -1,6 +1,6 @@
 //! The admin queue pair: rings, and completions that must wait for their ring to be mapped.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bdev::{Count, Traffic};
 use guest_memory::MapView;
@@ -25,7 +25,7 @@ pub(crate) struct AdminQueue {
     sq: SubmissionQueue,
     cq: CompletionQueue,
     /// Commands that a shard works on. Each holds a reserved place in the completion queue.
-    outstanding: BTreeSet<u16>,
+    outstanding: BTreeMap<u16, Sqe>,
     /// Completions whose ring is not mapped at the moment. Each holds a reserved place.
     unposted: VecDeque<Completion>,
     /// Something was posted since the last interrupt.
@@ -48,7 +48,7 @@ impl AdminQueue {
         Ok(Self {
             sq,
             cq,
-            outstanding: BTreeSet::new(),
+            outstanding: BTreeMap::new(),
             unposted: VecDeque::new(),
             posted: false,
             traffic: Traffic::default(),
@@ -88,12 +88,12 @@ impl AdminQueue {
 
     /// Whether a command with this identifier is outstanding.
     pub(crate) fn is_outstanding(&self, cid: u16) -> bool {
-        self.outstanding.contains(&cid)
+        self.outstanding.contains_key(&cid)
     }
 
     /// The command fetched last goes on elsewhere; its completion comes later.
-    pub(crate) fn defer(&mut self, cid: u16) {
-        self.outstanding.insert(cid);
+    pub(crate) fn defer(&mut self, sqe: &Sqe) {
+        self.outstanding.insert(sqe.cid(), *sqe);
     }
 
     /// The command fetched last may wait for ever (an Asynchronous Event Request): it must not hold a place.
@@ -106,11 +106,11 @@ impl AdminQueue {
         !self.cq.is_parked() && self.cq.reserve()
     }
 
-    /// Ends a deferred command; nothing happens if it is not outstanding (a reset came between).
-    pub(crate) fn finish(&mut self, completion: Completion) {
-        if self.outstanding.remove(&completion.cid) {
-            self.complete(completion);
-        }
+    /// Ends a deferred command and gives it back; nothing happens if it is not outstanding (a reset came between).
+    pub(crate) fn finish(&mut self, completion: Completion) -> Option<Sqe> {
+        let sqe = self.outstanding.remove(&completion.cid)?;
+        self.complete(completion);
+        Some(sqe)
     }
 
     /// Ends a command that holds a place.

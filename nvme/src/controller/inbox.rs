@@ -10,7 +10,7 @@ use reactor::{Ack, Cx};
 use super::Controller;
 use crate::admin::queue::Completion;
 use crate::handle::Control;
-use crate::messages::{CommandError, FromShard, ToShard};
+use crate::messages::{CommandError, FromShard, MediaFault, ToShard};
 use crate::model::Stage;
 use crate::namespace::{Namespace, NamespaceSet};
 use crate::shards::End;
@@ -31,6 +31,16 @@ fn changes(old: &NamespaceSet, new: &NamespaceSet) -> Vec<u32> {
             .is_none_or(|former| differs(former, ns) || !former.same_disk(ns))
     });
     gone.chain(other).map(|ns| ns.nsid).collect()
+}
+
+/// Whether the health page counts it (Base 2.0c, 5.16.1.3: "unrecovered data integrity error"): neither a Compare that failed nor
+/// access denied is one.
+fn is_integrity_error(status: Status) -> bool {
+    status.sct() == StatusCodeType::MEDIA
+        && !matches!(
+            status.code(),
+            Status::COMPARE_FAILURE | Status::ACCESS_DENIED | Status::DEALLOCATED_OR_UNWRITTEN
+        )
 }
 
 impl Controller {
@@ -79,21 +89,34 @@ impl Controller {
             FromShard::NamespacesShown => self.announce_namespaces(),
             FromShard::Stopped { shard } => self.shards.stopped(shard),
             FromShard::Gone { shard } => {
+                self.model.media.retain(|(on, _), _| *on != shard);
                 if self.shards.gone(shard) == End::Died {
                     self.bury(shard);
                     self.fail(cx, "one of the threads that serve its queues failed");
                 }
             }
             FromShard::Error(error) => self.record(&error),
+            FromShard::Media { shard, nsid, fault } => self.media_changed(shard, nsid, fault),
             FromShard::InvalidDoorbell { qid } => self.invalid_doorbell(qid),
             FromShard::Fatal { cause } => self.fail(cx, cause),
             FromShard::Counters { shard, counters } => self.shards.count(shard, counters),
         }
     }
 
+    /// A disk has got or lost a fault: the host hears of a new warning that it asked for.
+    fn media_changed(&mut self, shard: usize, nsid: u32, fault: Option<MediaFault>) {
+        let before = self.warnings();
+        let media = &mut self.model.media;
+        match fault.filter(|_| self.namespaces.get(nsid).is_some()) {
+            Some(fault) => drop(media.insert((shard, nsid), fault)),
+            None => drop(media.remove(&(shard, nsid))),
+        }
+        self.warn(before);
+    }
+
     /// Enters an error into the log.
     pub(crate) fn record(&mut self, error: &CommandError) {
-        if error.status.sct() == StatusCodeType::MEDIA {
+        if is_integrity_error(error.status) {
             self.model.media_errors = self.model.media_errors.saturating_add(1);
         }
         self.model.errors.record(error);
@@ -109,10 +132,17 @@ impl Controller {
         if !self.model.state.is_ready() {
             return;
         }
+        tracing::debug!(
+            endpoint = self.config().label,
+            qid,
+            ?event,
+            "doorbell error"
+        );
+        // Of no command: FFFFh for both identifiers, and the status that comes closest.
         self.model.errors.record(&CommandError {
-            sqid: qid,
+            sqid: 0xffff,
             cid: 0xffff,
-            status: Status::SUCCESS,
+            status: Status::INVALID_FIELD,
             nsid: 0,
             lba: 0,
             parameter_location: 0xffff,
@@ -160,6 +190,8 @@ impl Controller {
     fn show_namespaces(&mut self, set: Arc<NamespaceSet>, ack: &Ack) {
         let changed = changes(&self.namespaces, &set);
         self.namespaces = Arc::clone(&set);
+        let is_there = |nsid: u32| set.get(nsid).is_some();
+        self.model.media.retain(|(_, nsid), _| is_there(*nsid));
         let enabled = self.uses_write_cache();
         if !enabled {
             self.shards.broadcast(|| ToShard::WriteCache { enabled });

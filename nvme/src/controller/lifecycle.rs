@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nvme_spec::registers::Shst;
 use pci::Access;
 use reactor::Cx;
 
@@ -35,6 +36,7 @@ impl Controller {
             let before = self.model.state.phase();
             let (state, effects) = self.model.state.step(event);
             self.model.state = state;
+            self.model.unclean &= state.csts().shst() != Shst::COMPLETE;
             if effects.clear != Clear::Nothing {
                 self.clear(cx, effects.clear);
             }
@@ -146,6 +148,7 @@ impl Controller {
             return Err(EnableError::NotShared);
         }
         self.generation += 1;
+        self.model.unclean = true;
         self.admin_interrupts = 0;
         self.admin = Some(AdminQueue::new(&self.view, &self.doorbells, sq, cq)?);
         for message in self.settings() {

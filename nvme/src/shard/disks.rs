@@ -5,10 +5,14 @@
 
 use std::sync::Arc;
 
-use bdev::{BdevInfo, Channel, Features, SharedBdev, Traffic};
+use bdev::{BdevInfo, Channel, Features, IoStatus, SharedBdev, Traffic};
 use reactor::{Ack, Cx};
 
+use crate::messages::MediaFault;
 use crate::namespace::{Namespace, NamespaceSet};
+
+/// So many failures one after the other are the disk's, not the blocks'.
+const FAILING: u32 = 16;
 
 /// The index of no disk.
 pub(crate) const NO_DISK: u16 = u16::MAX;
@@ -23,6 +27,10 @@ pub(crate) struct Disk {
     features: Features,
     /// Commands that have ended.
     pub(crate) traffic: Traffic,
+    fault: Option<MediaFault>,
+    /// Commands failed one after the other, and what had succeeded when the last of them failed.
+    failures: u32,
+    succeeded: u64,
     /// Commands in slots that refer to this disk.
     in_flight: u32,
     /// Set when the namespace has left the set.
@@ -39,6 +47,9 @@ impl Disk {
             blocks: 0,
             features: Features::empty(),
             traffic: Traffic::default(),
+            fault: None,
+            failures: 0,
+            succeeded: 0,
             in_flight: 0,
             leaving: None,
         };
@@ -68,11 +79,57 @@ impl Disk {
         self.features
     }
 
+    /// Its length in blocks.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
     /// Whether `blocks` blocks from `lba` on exist.
     #[inline]
     pub(crate) fn contains(&self, lba: u64, blocks: u64) -> bool {
         lba.checked_add(blocks)
             .is_some_and(|end| end <= self.blocks)
+    }
+
+    /// A command has failed for this cause; a fault, if that makes one. What succeeds costs nothing here: a failure looks whether
+    /// anything has succeeded since the last one.
+    #[cold]
+    pub(crate) fn note_failure(&mut self, cause: IoStatus) -> Option<MediaFault> {
+        let fault = match cause {
+            IoStatus::ReadOnly if self.features.contains(Features::WRITE) => MediaFault::ReadOnly,
+            IoStatus::Failed(_) => {
+                let succeeded = self.traffic.commands() - self.traffic.errors;
+                if std::mem::replace(&mut self.succeeded, succeeded) != succeeded {
+                    self.failures = 0;
+                }
+                self.failures += 1;
+                if self.failures < FAILING {
+                    return None;
+                }
+                MediaFault::Failing
+            }
+            _ => return None,
+        };
+        let is_new = self.fault.replace(fault) != Some(fault);
+        if fault == MediaFault::ReadOnly {
+            self.succeeded = self.traffic.written().commands;
+        }
+        is_new.then_some(fault)
+    }
+
+    /// Whether a fault has gone: what failed has succeeded since.
+    fn has_recovered(&mut self) -> bool {
+        let recovered = match self.fault {
+            None => false,
+            Some(MediaFault::ReadOnly) => self.traffic.written().commands != self.succeeded,
+            Some(MediaFault::Failing) => {
+                self.traffic.commands() - self.traffic.errors != self.succeeded
+            }
+        };
+        if recovered {
+            (self.fault, self.failures) = (None, 0);
+        }
+        recovered
     }
 
     /// Whether the namespace has left.
@@ -205,6 +262,12 @@ impl Disks {
     #[inline]
     pub(crate) fn get(&mut self, index: u16) -> Option<&mut Disk> {
         self.disks.get_mut(usize::from(index))?.as_mut()
+    }
+
+    /// Namespaces whose fault has gone since the last call.
+    pub(crate) fn recovered(&mut self) -> impl Iterator<Item = u32> {
+        let disks = self.disks.iter_mut().flatten();
+        disks.filter_map(|disk| disk.has_recovered().then_some(disk.nsid))
     }
 
     /// What was counted of each namespace in the set.

@@ -9,7 +9,7 @@ use reactor::ReactorHandle;
 use super::disks::Disks;
 use super::interrupt::Coalescing;
 use super::sq::Sq;
-use crate::command::{Command, NO_LOCATION, Plans, Refusal, is_cause_ours, status_of};
+use crate::command::{Command, NO_LOCATION, Plans, Refusal, is_cause_ours, location, status_of};
 use crate::data::PageSize;
 use crate::limit::{LogLimit, guest_warn};
 use crate::messages::{CommandError, FromShard, ShardCounters};
@@ -46,6 +46,20 @@ impl Env {
         }
     }
 
+    /// Reports an error for the log; its status says whether there is an entry (More).
+    #[cold]
+    fn log(&mut self, qid: u16, command: &Command, status: Status, location: u16) -> Status {
+        let mut command = *command;
+        if status.code() == Status::LBA_OUT_OF_RANGE
+            && let Some(disk) = self.disks.get(command.disk)
+        {
+            // "The first LBA that experienced the error".
+            command.lba = command.lba.max(disk.blocks());
+        }
+        let logged = self.report.error(qid, &command, status, location);
+        status.with_more(logged)
+    }
+
     #[cold]
     fn count_error(&mut self, sq: &mut Sq, command: &Command) {
         sq.traffic.errors += 1;
@@ -60,7 +74,7 @@ impl Env {
         let Refusal { status, location } = refusal;
         let qid = sq.queue.qid();
         self.count_error(sq, command);
-        self.report.error(qid, command, status, location);
+        let status = self.log(qid, command, status, location);
         if status.code() == Status::DATA_TRANSFER_ERROR {
             guest_warn!(
                 self.report.limit,
@@ -89,7 +103,22 @@ impl Env {
         let status = status_of(cause, command.count);
         let qid = sq.queue.qid();
         self.count_error(sq, command);
-        self.report.error(qid, command, status, NO_LOCATION);
+        let location = match cause {
+            IoStatus::OutOfRange => location::SLBA,
+            IoStatus::BadMemory => location::DPTR,
+            IoStatus::Unsupported => location::OPCODE,
+            _ => NO_LOCATION,
+        };
+        let status = self.log(qid, command, status, location);
+        if let Some(disk) = self.disks.get(command.disk)
+            && let Some(fault) = disk.note_failure(cause)
+        {
+            self.report.tell(FromShard::Media {
+                shard: self.report.index,
+                nsid: command.nsid,
+                fault: Some(fault),
+            });
+        }
         if is_cause_ours(cause) {
             let disk = self
                 .disks
@@ -132,14 +161,16 @@ impl Report {
         self.home.wake();
     }
 
-    /// As [`Report::tell`] for what a guest can cause at will: dropped while too much waits.
-    fn mention(&self, message: FromShard) {
-        if self.outbox.len() < MAX_BACKLOG {
+    /// As [`Report::tell`] for what a guest can cause at will: dropped while too much waits. Whether it was not.
+    fn mention(&self, message: FromShard) -> bool {
+        let room = self.outbox.len() < MAX_BACKLOG;
+        if room {
             self.tell(message);
         }
+        room
     }
 
-    fn error(&self, qid: u16, command: &Command, status: Status, location: u16) {
+    fn error(&self, qid: u16, command: &Command, status: Status, location: u16) -> bool {
         self.mention(FromShard::Error(CommandError {
             sqid: qid,
             cid: command.cid,
@@ -147,7 +178,7 @@ impl Report {
             nsid: command.nsid,
             lba: command.lba,
             parameter_location: location,
-        }));
+        }))
     }
 
     /// A doorbell holds nonsense.

@@ -72,6 +72,12 @@ impl QueueGroup {
         &mut self.side.interrupt
     }
 
+    /// Whether a command has been taken and not ended.
+    #[inline]
+    pub(super) fn has_commands(&self) -> bool {
+        self.side.slots.used() > 0
+    }
+
     /// Adds a submission queue.
     pub(super) fn add(&mut self, queue: SubmissionQueue) {
         let sq = Some(Sq::new(queue));

@@ -17,6 +17,7 @@ use crate::testing::{
 use crate::{ControllerConfig, NamespaceSet};
 
 mod chaos;
+mod health;
 mod interrupts;
 mod memory;
 mod whole;

@@ -11,7 +11,7 @@ use crate::testing::{BUFFER, RINGS, Script, delete_queue};
 
 const DEPTH: u32 = 64;
 
-fn ram_disk(nsid: u32, num_blocks: u64) -> Namespace {
+pub(super) fn ram_disk(nsid: u32, num_blocks: u64) -> Namespace {
     let bdev = create(MallocOptions {
         name: format!("ram{nsid}"),
         block_size: 512,
@@ -31,11 +31,11 @@ fn ram_disk(nsid: u32, num_blocks: u64) -> Namespace {
     }
 }
 
-fn whole(namespaces: Vec<Namespace>) -> Guest {
+pub(super) fn whole(namespaces: Vec<Namespace>) -> Guest {
     whole_on(namespaces, vec![])
 }
 
-fn whole_on(namespaces: Vec<Namespace>, reactors: Vec<reactor::ReactorHandle>) -> Guest {
+pub(super) fn whole_on(namespaces: Vec<Namespace>, reactors: Vec<reactor::ReactorHandle>) -> Guest {
     let script = Arc::new(Script::default());
     let factory = Arc::new(make_shard);
     let config = ControllerConfig::default();
@@ -46,7 +46,7 @@ fn whole_on(namespaces: Vec<Namespace>, reactors: Vec<reactor::ReactorHandle>) -
 }
 
 /// An I/O queue pair as a driver keeps it.
-struct Pair {
+pub(super) struct Pair {
     qid: u16,
     cqid: u16,
     tail: u32,
@@ -60,7 +60,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(guest: &mut Guest, qid: u16) -> Self {
+    pub(super) fn new(guest: &mut Guest, qid: u16) -> Self {
         guest.put(RINGS + u64::from(qid) * 0x1_0000, &[0; DEPTH as usize * 16]);
         guest.ok(create_cq(qid, DEPTH, qid));
         guest.ok(create_sq(qid, qid, DEPTH));
@@ -89,7 +89,7 @@ impl Pair {
         guest.home.wake();
     }
 
-    fn submit(&mut self, guest: &Guest, sqe: Sqe) -> u16 {
+    pub(super) fn submit(&mut self, guest: &Guest, sqe: Sqe) -> u16 {
         let cid = self.next_cid;
         self.next_cid += 1;
         let base = RINGS + u64::from(self.qid) * 0x1_0000 + 0x8000;
@@ -102,7 +102,7 @@ impl Pair {
         cid
     }
 
-    fn reap(&mut self, guest: &Guest) -> Option<Cqe> {
+    pub(super) fn reap(&mut self, guest: &Guest) -> Option<Cqe> {
         let base = RINGS + u64::from(self.cqid) * 0x1_0000 - RAM;
         let at = usize::try_from(base).unwrap() + self.head as usize * 16;
         let cqe: Cqe = guest.ram.read(at).unwrap();
@@ -115,7 +115,7 @@ impl Pair {
         Some(cqe)
     }
 
-    fn run(&mut self, guest: &Guest, sqe: Sqe) -> Status {
+    pub(super) fn run(&mut self, guest: &Guest, sqe: Sqe) -> Status {
         let cid = self.submit(guest, sqe);
         let mut cqe = None;
         guest.poll_until("a completion", |guest| {
@@ -128,7 +128,7 @@ impl Pair {
     }
 }
 
-fn transfer(opcode: u8, nsid: u32, slba: u64, blocks: u32, buffer: u64) -> Sqe {
+pub(super) fn transfer(opcode: u8, nsid: u32, slba: u64, blocks: u32, buffer: u64) -> Sqe {
     let mut sqe = Sqe::new(opcode, nsid)
         .with_slba(slba)
         .with_prps(buffer, buffer + 4096);
@@ -137,15 +137,15 @@ fn transfer(opcode: u8, nsid: u32, slba: u64, blocks: u32, buffer: u64) -> Sqe {
 }
 
 /// What the operator sees: asked from another thread, while the controller's own goes on.
-fn snapshot(guest: &Guest) -> crate::ControllerSnapshot {
+pub(super) fn snapshot(guest: &Guest) -> crate::ControllerSnapshot {
     let handle = guest.handle.clone();
     let asked = std::thread::spawn(move || handle.snapshot(Duration::from_secs(20)));
     guest.poll_until("the snapshot", |_| asked.is_finished());
     asked.join().unwrap().unwrap()
 }
 
-const WRITE: u8 = 1;
-const READ: u8 = 2;
+pub(super) const WRITE: u8 = 1;
+pub(super) const READ: u8 = 2;
 
 fn pattern(seed: u64, len: usize) -> Vec<u8> {
     (0..len as u64)

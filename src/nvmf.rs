@@ -1,22 +1,23 @@
 //! Subsystems, their namespaces, and the endpoints behind which guests find them.
 
+mod access;
 mod endpoint;
 mod names;
 mod publish;
 mod save;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use bdev::SharedBdev;
-use nvme::{ControllerHandle, Namespace, NamespaceSet};
+use nvme::{ControllerHandle, NamespaceSet};
 use reactor::{Ack, ReactorHandle};
 use rpc::RpcError;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use vfio_user::EndpointHandle;
 
+pub(crate) use access::{AnaState, AnaStates, View};
 pub(crate) use endpoint::NewListener;
 pub(crate) use names::{check_nqn, check_text, hex, parse_uuid};
 pub(crate) use publish::DRAIN_TIMEOUT;
@@ -85,7 +86,7 @@ impl Default for Transport {
     }
 }
 
-/// A host that may connect. Kept and shown; a vfio-user client has no name, so nothing is checked against it.
+/// A host that may connect; see the module `access` for what that means here.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Host {
     pub(crate) nqn: String,
@@ -121,6 +122,8 @@ pub(crate) struct NamespaceEntry {
     pub(crate) anagrpid: Option<u32>,
     pub(crate) ptpl_file: Option<String>,
     pub(crate) no_auto_visible: bool,
+    /// Hosts that see it, if not all do.
+    pub(crate) hosts: BTreeSet<String>,
 }
 
 /// Where a listener is, in SPDK's words.
@@ -141,7 +144,7 @@ pub(crate) struct ListenerId(u64);
 pub(crate) struct Listener {
     id: ListenerId,
     pub(crate) address: Address,
-    pub(crate) ana_state: Option<String>,
+    pub(crate) view: View,
     pub(crate) numa_id: i32,
     pub(crate) secure_channel: bool,
     /// Of each controller behind it; there is one at a time.
@@ -189,8 +192,6 @@ pub(crate) struct Subsystem {
     pub(crate) hosts: Vec<Host>,
     pub(crate) namespaces: BTreeMap<u32, NamespaceEntry>,
     pub(crate) listeners: Vec<Listener>,
-    /// What new controllers start with; their factories read it on their reactors.
-    shown: Arc<ArcSwap<NamespaceSet>>,
     /// It is being deleted: nothing about it may change any more.
     pub(crate) deleting: bool,
 }
@@ -202,24 +203,8 @@ impl Subsystem {
             hosts: Vec::new(),
             namespaces: BTreeMap::new(),
             listeners: Vec::new(),
-            shown: Arc::new(ArcSwap::from(NamespaceSet::new(Vec::new()))),
             deleting: false,
         }
-    }
-
-    /// Makes the present namespaces what new controllers start with.
-    fn refresh(&self) -> Arc<NamespaceSet> {
-        let namespaces = self.namespaces.iter().map(|(nsid, entry)| Namespace {
-            nsid: *nsid,
-            bdev: Arc::clone(&entry.bdev),
-            info: entry.bdev.info(),
-            uuid: entry.uuid,
-            nguid: entry.nguid,
-            eui64: entry.eui64,
-        });
-        let set = NamespaceSet::new(namespaces.collect());
-        self.shown.store(Arc::clone(&set));
-        set
     }
 }
 
@@ -273,10 +258,10 @@ impl Nvmf {
         namespaces: &Arc<NamespaceSet>,
     ) {
         for subsystem in &mut self.subsystems {
-            let shown = subsystem.shown.load_full();
             let Some(listener) = subsystem.listeners.iter_mut().find(|it| it.id == id) else {
                 continue;
             };
+            let shown = listener.view.shown.load_full();
             tracing::debug!(endpoint = listener.address.traddr, "a client has connected");
             if !Arc::ptr_eq(&shown, namespaces) {
                 // It was made just before the namespaces changed.

@@ -3,6 +3,7 @@
 //! Commands run to their end at once, on the home reactor, but for those that need a shard (queues, Abort) and Asynchronous Event
 //! Requests. Each completion is posted as soon as it is known.
 
+pub(crate) mod ana;
 mod blame;
 pub(crate) mod events;
 pub(crate) mod features;
@@ -15,13 +16,14 @@ mod transfer;
 
 use nvme_spec::command::{AbortCdw10, GetFeaturesCdw10, SetFeaturesCdw10};
 use nvme_spec::event::{AsyncEvent, HealthEvent};
+use nvme_spec::feature::FeatureId;
 use nvme_spec::identify::Cns;
 use nvme_spec::log::{CriticalWarning, LogPageId};
 use nvme_spec::{ADMIN_QID, AdminOpcode, Fuse, Psdt, Sqe, Status};
 use reactor::Cx;
 
 use self::features::Change;
-use self::log::LogRequest;
+use self::log::{LogRequest, Offered};
 use self::queue::Completion;
 use crate::controller::Controller;
 use crate::messages::{CommandError, FromShard, ShadowDoorbells, ToShard};
@@ -226,7 +228,7 @@ impl Controller {
     }
 
     fn get_log_page(&mut self, sqe: &Sqe) -> Result<Outcome, Status> {
-        let request = LogRequest::new(sqe, self.config().max_transfer)?;
+        let request = LogRequest::new(sqe, self.config().max_transfer, self.offered())?;
         if request.lid == LogPageId::SMART_HEALTH {
             // What the host did before it asks is in the page, so the shards are asked first.
             self.shards.broadcast(|| ToShard::Count);
@@ -241,8 +243,10 @@ impl Controller {
 
     fn send_log_page(&mut self, sqe: &Sqe, request: LogRequest) -> Result<(), Status> {
         let model = &self.model;
-        let doorbell_buffers = self.offers_doorbell_buffers();
-        let page = log::page(request.lid, &model.errors, &model.changed, doorbell_buffers);
+        let page = match request.lid {
+            LogPageId::ANA => Some(model.ana.page(&self.namespaces, request.lsp)),
+            lid => log::page(lid, &model.errors, &model.changed, self.offered()),
+        };
         let page = page.unwrap_or_else(|| self.health_page());
         self.send_data(sqe, &request.cut(&page)?)?;
         if !request.retain {
@@ -260,7 +264,7 @@ impl Controller {
         let read = reads.iter().position(|sqe| sqe.cid() == cid);
         let sqe = read.map(|at| reads.swap_remove(at));
         let sent = sqe.map_or(Ok(()), |sqe| {
-            let request = LogRequest::new(&sqe, self.config().max_transfer);
+            let request = LogRequest::new(&sqe, self.config().max_transfer, self.offered());
             request.and_then(|request| self.send_log_page(&sqe, request))
         });
         self.finish(Completion {
@@ -268,6 +272,23 @@ impl Controller {
             status: sent.err().unwrap_or(Status::SUCCESS),
             dw0: 0,
         });
+    }
+
+    fn offered(&self) -> Offered {
+        Offered {
+            doorbell_buffers: self.offers_doorbell_buffers(),
+            ana: self.config().ana_reporting,
+            masked: self.config().masked,
+        }
+    }
+
+    /// Refuses a feature of a namespace that cannot be reached (Base 2.0c, 8.1).
+    fn check_access(&self, fid: FeatureId, nsid: u32) -> Result<(), Status> {
+        let namespace = self.namespaces.get(nsid);
+        match namespace.filter(|namespace| !namespace.access.is_open()) {
+            Some(namespace) if fid == FeatureId::ERROR_RECOVERY => Err(namespace.access.refusal()),
+            _ => Ok(()),
+        }
     }
 
     fn health_page(&self) -> Vec<u8> {
@@ -282,6 +303,7 @@ impl Controller {
 
     fn get_features(&mut self, sqe: &Sqe) -> Result<Outcome, Status> {
         let cdw10 = GetFeaturesCdw10::from_bits(sqe.cdw10);
+        self.check_access(cdw10.fid(), sqe.nsid)?;
         let answer = self.with_limits(|features, limits| {
             features.get(cdw10.fid(), cdw10.sel(), sqe.nsid, sqe.cdw11, limits)
         })?;
@@ -294,6 +316,7 @@ impl Controller {
     fn set_features(&mut self, cx: &mut Cx, sqe: &Sqe) -> Result<Outcome, Status> {
         let cdw10 = SetFeaturesCdw10::from_bits(sqe.cdw10);
         let fid = cdw10.fid();
+        self.check_access(fid, sqe.nsid)?;
         let data = self.take_data(sqe, features::data_len(fid, sqe.cdw11))?;
         let before = self.warnings();
         let change = self.with_limits(|features, limits| {

@@ -146,7 +146,9 @@ pub(crate) fn decode(
     match sqe.nvm_opcode() {
         NvmOpcode::READ => transfer::<READ>(env, cx, sqe, ready),
         NvmOpcode::WRITE => transfer::<WRITE>(env, cx, sqe, ready),
-        NvmOpcode::COMPARE => transfer::<COMPARE>(env, cx, sqe, ready),
+        NvmOpcode::COMPARE if !env.masked_commands.compare => {
+            transfer::<COMPARE>(env, cx, sqe, ready)
+        }
         other => {
             ready.io = Some(rare(env, cx, sqe, other, &mut ready.command)?);
             Ok(())
@@ -206,6 +208,10 @@ fn find<'a>(
             Ok(disk)
         }
         Err(NoDisk::Absent) => refuse(Status::INVALID_NAMESPACE_OR_FORMAT, location::NSID),
+        Err(NoDisk::Unreachable(status)) => Err(Refusal {
+            status,
+            location: NO_LOCATION,
+        }),
         Err(NoDisk::Closed) => Err(NOT_READY),
     }
 }
@@ -278,14 +284,15 @@ fn rare(
         // These Dwords say something else.
         command.lba = 0;
     }
+    let masked = env.masked_commands;
     match opcode {
         NvmOpcode::FLUSH if sqe.nsid == NSID_ALL => flush_all(env, cx, command),
         NvmOpcode::FLUSH => {
             find(env, cx, sqe, command)?;
             Ok(request(IoKind::Flush, 0, 0))
         }
-        NvmOpcode::WRITE_ZEROES => write_zeroes(env, cx, sqe, command),
-        NvmOpcode::DATASET_MANAGEMENT => {
+        NvmOpcode::WRITE_ZEROES if !masked.write_zeroes => write_zeroes(env, cx, sqe, command),
+        NvmOpcode::DATASET_MANAGEMENT if !masked.dataset_management => {
             find(env, cx, sqe, command)?;
             dataset_management(env, sqe, command)
         }

@@ -7,6 +7,17 @@ use crate::history::History;
 /// Most bytes one command may move: a scatter list has at most 1024 ranges, and nothing promises that pages are contiguous.
 const MAX_TRANSFER: u32 = 2 << 20;
 
+/// Optional commands that an operator does not want to offer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Masked {
+    /// Compare.
+    pub compare: bool,
+    /// Dataset Management.
+    pub dataset_management: bool,
+    /// Write Zeroes.
+    pub write_zeroes: bool,
+}
+
 /// Settings of one controller; fixed while a client is connected.
 #[derive(Clone, Debug)]
 pub struct ControllerConfig {
@@ -35,6 +46,14 @@ pub struct ControllerConfig {
     pub shadow_doorbells: bool,
     /// Whether NVM subsystem reset is offered (CAP.NSSRS).
     pub nssr: bool,
+    /// Whether the subsystem can have other controllers, so that its namespaces are shared (CMIC, NMIC).
+    pub shared: bool,
+    /// Whether the host is told how each namespace is reached (Asymmetric Namespace Access); groups are 1 to `max_namespaces`.
+    pub ana_reporting: bool,
+    /// Granularity of keep alive timeouts in units of 100 ms (KAS).
+    pub kas: u16,
+    /// Commands that are not offered.
+    pub masked: Masked,
     /// What earlier controllers of the same endpoint have counted, for the health page.
     pub history: Arc<History>,
     /// Name for logs: the endpoint's path.
@@ -56,6 +75,10 @@ impl Default for ControllerConfig {
             mappable_bar0: true,
             shadow_doorbells: true,
             nssr: true,
+            shared: true,
+            ana_reporting: false,
+            kas: 100,
+            masked: Masked::default(),
             history: Arc::default(),
             label: String::new(),
         }

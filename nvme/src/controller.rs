@@ -278,6 +278,7 @@ impl Controller {
             queues: self.config.max_io_queues,
             has_queues: !self.model.cqs.is_empty() || !self.model.sqs.is_empty(),
             write_cache: self.shows_write_cache(),
+            events: crate::admin::features::events(self.config.ana_reporting),
             nsids: &nsids,
             now_ms: monotonic_ms(),
         };

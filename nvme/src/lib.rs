@@ -40,11 +40,11 @@ mod state;
 #[cfg(test)]
 mod testing;
 
-pub use config::ControllerConfig;
+pub use config::{ControllerConfig, Masked};
 pub use controller::Controller;
 pub use handle::{ControllerHandle, ControllerSnapshot, NamespaceSnapshot, QueueSnapshot};
 pub use history::History;
-pub use namespace::{Namespace, NamespaceSet};
+pub use namespace::{Access, AnaState, Namespace, NamespaceSet};
 
 #[cfg(test)]
 #[global_allocator]

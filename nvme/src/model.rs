@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use nvme_spec::Sqe;
 
+use crate::admin::ana::AnaChanges;
 use crate::admin::events::Events;
 use crate::admin::features::Features;
 use crate::admin::log::{ChangedNamespaces, ErrorLog};
@@ -97,6 +98,10 @@ pub(crate) struct Model {
     pub(crate) errors: ErrorLog,
     /// Changed namespace list.
     pub(crate) changed: ChangedNamespaces,
+    /// Changes of how namespaces are reached.
+    pub(crate) ana: AnaChanges,
+    /// Such a change is to be told when the shards know it.
+    pub(crate) ana_news: bool,
     /// Commands that ended because of the medium, over the controller's life.
     pub(crate) media_errors: u64,
     /// What shards say is wrong with disks, by shard and NSID.
@@ -121,6 +126,8 @@ impl Model {
             write_cache_shown: None,
             errors: ErrorLog::after(past.error_log_entries),
             changed: ChangedNamespaces::default(),
+            ana: AnaChanges::default(),
+            ana_news: false,
             media_errors: past.media_errors,
             media: BTreeMap::new(),
             unclean: false,

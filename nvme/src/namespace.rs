@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use bdev::{BdevInfo, SharedBdev};
+use nvme_spec::Status;
+pub use nvme_spec::log::AnaState;
 use uuid::Uuid;
 
 /// A disk as a namespace of a subsystem.
@@ -20,6 +22,42 @@ pub struct Namespace {
     pub nguid: Option<[u8; 16]>,
     /// IEEE Extended Unique Identifier, if set.
     pub eui64: Option<[u8; 8]>,
+    /// How it is reached through this controller.
+    pub access: Access,
+}
+
+/// How a namespace is reached through one controller (Base 2.0c, 8.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Its ANA group.
+    pub group: u32,
+    /// The group's state; the same for all namespaces of the group.
+    pub state: AnaState,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            group: 1,
+            state: AnaState::OPTIMIZED,
+        }
+    }
+}
+
+impl Access {
+    /// Whether commands to the disk are carried out.
+    pub(crate) fn is_open(self) -> bool {
+        matches!(self.state, AnaState::OPTIMIZED | AnaState::NON_OPTIMIZED)
+    }
+
+    /// What commands to the disk get if they are not. The host may find another path: it is not told not to retry.
+    pub(crate) fn refusal(self) -> Status {
+        match self.state {
+            AnaState::PERSISTENT_LOSS => Status::ANA_PERSISTENT_LOSS,
+            AnaState::CHANGE => Status::ANA_TRANSITION,
+            _ => Status::ANA_INACCESSIBLE,
+        }
+    }
 }
 
 impl Namespace {

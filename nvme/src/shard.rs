@@ -31,6 +31,7 @@ use nvme_spec::Status;
 use reactor::{Ack, Cx, Event, Idle, Poll, Poller, ReactorHandle, ticks, ticks_of};
 
 use crate::command::Plans;
+use crate::config::Masked;
 use crate::data::PageSize;
 use crate::limit::LogLimit;
 use crate::messages::{FromShard, ShadowDoorbells, ShardCounters, ToShard, VectorBinding};
@@ -62,6 +63,8 @@ pub(crate) struct ShardSetup {
     pub(crate) page: SharedMemory,
     /// Largest transfer of one command in bytes (MDTS). Keep it at or below 2 MiB: a scatter list has at most 1024 ranges.
     pub(crate) max_transfer: u32,
+    /// Commands that are not offered.
+    pub(crate) masked: Masked,
     /// The client's memory at present.
     pub(crate) map: Arc<DmaMap>,
     /// The namespaces at present.
@@ -116,6 +119,7 @@ impl Shard {
                 plans: Plans::default(),
                 max_transfer: setup.max_transfer,
                 write_through: false,
+                masked_commands: setup.masked,
                 coalescing: Coalescing::default(),
                 masked: 0,
                 stopping: false,

@@ -66,6 +66,7 @@ pub(crate) fn make_shard(start: ShardStart) -> Box<dyn Poller> {
         label: start.config.label.clone(),
         page: start.page,
         max_transfer: start.config.max_transfer,
+        masked: start.config.masked,
         map: start.map,
         namespaces: start.namespaces,
         inbox: start.inbox,

@@ -67,6 +67,7 @@ pub(crate) fn namespace(nsid: u32, num_blocks: u64, features: Features) -> Names
         info,
         nguid: Some([0x11; 16]),
         eui64: None,
+        access: crate::Access::default(),
     }
 }
 

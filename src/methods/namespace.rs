@@ -1,5 +1,6 @@
 //! Namespaces: disks shown to guests under a number.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -132,6 +133,7 @@ fn enter(control: &mut Control, wanted: Add) -> Result<u32, RpcError> {
         anagrpid: namespace.anagrpid,
         ptpl_file: namespace.ptpl_file,
         no_auto_visible: namespace.no_auto_visible,
+        hosts: BTreeSet::new(),
     };
     subsystem.namespaces.insert(nsid, entry);
     Ok(nsid)

@@ -56,18 +56,17 @@ fn get_listeners(control: &mut Control, params: Params) -> Result<Value, RpcErro
         return Ok(json!([]));
     }
     let subsystem = control.nvmf.find(&nqn)?;
-    let groups: std::collections::BTreeSet<u32> = subsystem
-        .namespaces
-        .iter()
-        .map(|(nsid, entry)| entry.anagrpid.unwrap_or(*nsid))
-        .collect();
+    // As SPDK, all groups that there may be; but not thousands of them.
+    let groups: Vec<u32> = match subsystem.options.max_namespaces {
+        most @ ..=SHOWN_GROUPS => (1..=most).collect(),
+        _ => subsystem.groups().into_iter().collect(),
+    };
     let listeners = subsystem.listeners.iter().map(|listener| {
         let mut members = json!({ "address": listener.address });
         if subsystem.options.ana_reporting {
-            let state = listener.ana_state.as_deref().unwrap_or("optimized");
-            let states = groups
-                .iter()
-                .map(|group| json!({"ana_group": group, "ana_state": state}));
+            let states = groups.iter().map(
+                |group| json!({"ana_group": group, "ana_state": listener.view.ana.of(*group)}),
+            );
             members["ana_states"] = states.collect();
         }
         members
@@ -75,23 +74,31 @@ fn get_listeners(control: &mut Control, params: Params) -> Result<Value, RpcErro
     Ok(listeners.collect())
 }
 
+/// ANA groups that are shown whether they have namespaces or not.
+const SHOWN_GROUPS: u32 = 1024;
+
 /// How long a controller may take to describe itself. A helper waits for it, not the control thread.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks every controller of a subsystem to describe itself and answers with what `describe` makes of that.
 fn ask_controllers(
     control: &mut Control,
     params: Params,
     responder: Responder,
-    describe: fn(&Address, &ControllerSnapshot) -> Vec<Value>,
+    describe: fn(&Place, &ControllerSnapshot) -> Vec<Value>,
 ) {
     let found = params.decode(NVMF).and_then(Nqn::checked).and_then(|nqn| {
         if nqn == DISCOVERY_NQN {
             return Ok(Vec::new());
         }
         let listeners = control.nvmf.find(&nqn)?.listeners.iter();
-        let connected =
-            listeners.filter_map(|it| Some((it.address.clone(), it.controller()?.clone())));
+        let connected = listeners.filter_map(|it| {
+            let place = Place {
+                address: it.address.clone(),
+                host: it.view.host_nqn().to_owned(),
+            };
+            Some((place, it.controller()?.clone()))
+        });
         Ok(connected.collect::<Vec<_>>())
     });
     let controllers = match found {
@@ -100,10 +107,10 @@ fn ask_controllers(
     };
     let job = move || {
         let mut answer = Vec::new();
-        for (address, controller) in controllers {
+        for (place, controller) in controllers {
             // One that is gone meanwhile is not there.
             if let Ok(snapshot) = controller.snapshot(SNAPSHOT_TIMEOUT) {
-                answer.extend(describe(&address, &snapshot));
+                answer.extend(describe(&place, &snapshot));
             }
         }
         answer
@@ -116,32 +123,38 @@ fn ask_controllers(
     });
 }
 
-/// What a vfio-user client is called: it has no NQN, and SPDK makes one up too.
-const HOST_NQN: &str = "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-0000-0000-000000000000";
+/// What a listener says of its controllers.
+struct Place {
+    address: Address,
+    /// Empty if nobody said who it is, as in SPDK.
+    host: String,
+}
+
+/// A vfio-user client names no host ID; SPDK shows this.
 const HOST_ID: &str = "00000000-0000-0000-0000-000000000000";
 
 fn get_controllers(control: &mut Control, params: Params, responder: Responder) {
-    ask_controllers(control, params, responder, |_, snapshot| {
+    ask_controllers(control, params, responder, |place, snapshot| {
         let io_queues = snapshot
             .queues
             .iter()
             .filter(|queue| queue.qid != 0)
             .count();
         vec![json!({
-            "cntlid": snapshot.cntlid, "cntrltype": "io", "hostnqn": HOST_NQN, "hostid": HOST_ID,
+            "cntlid": snapshot.cntlid, "cntrltype": "io", "hostnqn": place.host, "hostid": HOST_ID,
             "num_io_qpairs": io_queues,
         })]
     });
 }
 
 fn get_qpairs(control: &mut Control, params: Params, responder: Responder) {
-    ask_controllers(control, params, responder, |address, snapshot| {
+    ask_controllers(control, params, responder, |place, snapshot| {
         let queues = snapshot.queues.iter().map(|queue| {
             json!({
                 "cntlid": snapshot.cntlid, "qid": queue.qid,
                 "state": if snapshot.ready { "enabled" } else { "uninitialized" },
-                "thread": super::thread::name_of(queue.lcore), "hostnqn": HOST_NQN,
-                "listen_address": address,
+                "thread": super::thread::name_of(queue.lcore), "hostnqn": place.host,
+                "listen_address": place.address,
             })
         });
         queues.collect()

@@ -1,8 +1,8 @@
 //! Forms of parameters that many methods share.
 
 use rpc::{DecodeStyle, RpcError};
+use serde::Deserialize;
 use serde::de::{Deserializer, Error};
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::nvmf::{TARGET, check_nqn};
@@ -145,13 +145,4 @@ pub(super) fn check_trtype(trtype: &str) -> Result<(), RpcError> {
             crate::nvmf::TRANSPORT
         ),
     ))
-}
-
-/// How a listener's namespaces can be reached (NVM Express Base 2.0, section 8.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum AnaState {
-    Optimized,
-    NonOptimized,
-    Inaccessible,
 }

@@ -6,11 +6,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Table;
-use super::params::{AnaState, ListenAddress, NVMF, Nqn, check_host, check_target};
+use super::params::{ListenAddress, NVMF, Nqn, check_host, check_target};
 use crate::control::{Control, done, internal, reply_done, still_draining};
 use crate::nvmf::{
-    DISCOVERY_NQN, DRAIN_TIMEOUT, Host, NewListener, Subsystem, SubsystemOptions, check_nqn,
-    check_text,
+    AnaState, DISCOVERY_NQN, DRAIN_TIMEOUT, Host, NewListener, Subsystem, SubsystemOptions,
+    check_nqn, check_text,
 };
 
 pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
@@ -211,7 +211,9 @@ struct AllowAnyHost {
 fn allow_any_host(control: &mut Control, params: Params) -> Result<Value, RpcError> {
     let wanted: AllowAnyHost = params.decode(NVMF)?;
     check_target(wanted.tgt_name.as_deref())?;
-    control.nvmf.find_mut(&wanted.nqn)?.options.allow_any_host = wanted.allow_any_host;
+    let subsystem = control.nvmf.find_mut(&wanted.nqn)?;
+    subsystem.options.allow_any_host = wanted.allow_any_host;
+    subsystem.hosts_changed();
     done()
 }
 
@@ -236,6 +238,7 @@ fn add_host(control: &mut Control, params: Params) -> Result<Value, RpcError> {
         return Err(RpcError::internal(reason));
     }
     subsystem.hosts.push(Host { nqn: wanted.host });
+    subsystem.hosts_changed();
     done()
 }
 
@@ -245,20 +248,21 @@ struct RemoveHost {
     nqn: String,
     tgt_name: Option<String>,
     host: String,
-    #[expect(dead_code, reason = "nobody has to be disconnected")]
+    #[expect(dead_code, reason = "nobody is disconnected")]
     timeout_ms: Option<u64>,
 }
 
 fn remove_host(control: &mut Control, params: Params) -> Result<Value, RpcError> {
     let wanted: RemoveHost = params.decode(NVMF)?;
     check_target(wanted.tgt_name.as_deref())?;
-    let hosts = &mut control.nvmf.find_mut(&wanted.nqn)?.hosts;
-    let before = hosts.len();
-    hosts.retain(|host| host.nqn != wanted.host);
-    if hosts.len() == before {
+    let subsystem = control.nvmf.find_mut(&wanted.nqn)?;
+    let before = subsystem.hosts.len();
+    subsystem.hosts.retain(|host| host.nqn != wanted.host);
+    if subsystem.hosts.len() == before {
         let reason = format!("host {} was not allowed", wanted.host);
         return Err(RpcError::internal(reason));
     }
+    subsystem.hosts_changed();
     done()
 }
 
@@ -274,6 +278,8 @@ struct AddListener {
     #[expect(dead_code, reason = "there is no network socket")]
     sock_impl: Option<String>,
     numa_id: Option<i32>,
+    /// Ours: who is behind the socket.
+    hostnqn: Option<String>,
 }
 
 fn add_listener(control: &mut Control, params: Params) -> Result<Value, RpcError> {
@@ -284,21 +290,15 @@ fn add_listener(control: &mut Control, params: Params) -> Result<Value, RpcError
         let reason = "the discovery subsystem cannot be reached over vfio-user";
         return Err(RpcError::invalid_params(reason));
     }
-    if wanted.ana_state == Some(AnaState::Inaccessible) {
-        let reason = "a vfio-user guest has no other path: an inaccessible one is of no use";
-        return Err(RpcError::invalid_params(reason));
+    if let Some(host) = &wanted.hostnqn {
+        check_host(host)?;
     }
-    let ana_state = match wanted.ana_state {
-        None => None,
-        Some(state) => serde_json::to_value(state)
-            .ok()
-            .and_then(|state| state.as_str().map(str::to_owned)),
-    };
     control.add_listener(
         &wanted.nqn,
         NewListener {
             address,
-            ana_state,
+            ana_state: wanted.ana_state,
+            host: wanted.hostnqn,
             numa_id: wanted.numa_id.unwrap_or(-1),
             secure_channel: wanted.secure_channel,
         },

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use nvme::{Controller, ControllerConfig};
+use nvme::{Controller, ControllerConfig, Masked};
 use reactor::{Ack, ReactorHandle};
 use rpc::RpcError;
 use vfio_user::{Endpoint, Listener as Socket, Options};
 
-use super::{Address, Listener, ListenerId, Transport};
+use super::{Address, AnaState, AnaStates, Listener, ListenerId, Transport, View};
 use crate::control::{Control, Message};
 
 /// Name of the socket in the endpoint's directory.
@@ -18,7 +19,9 @@ const SOCKET: &str = "cntrl";
 /// What `nvmf_subsystem_add_listener` says.
 pub(crate) struct NewListener {
     pub(crate) address: Address,
-    pub(crate) ana_state: Option<String>,
+    pub(crate) ana_state: Option<AnaState>,
+    /// NQN of the host behind the socket.
+    pub(crate) host: Option<String>,
     pub(crate) numa_id: i32,
     pub(crate) secure_channel: bool,
 }
@@ -67,8 +70,14 @@ impl Control {
         let config = controller_config(options, &transport, cntlid, &new.address.traddr);
         let socket = Socket::bind(&directory.join(SOCKET)).map_err(RpcError::invalid_params)?;
 
-        let shown = Arc::clone(&subsystem.shown);
+        let view = View::new(new.host, AnaStates::new(new.ana_state));
+        subsystem.refresh_view(&view);
+        let (shown, admits) = (Arc::clone(&view.shown), Arc::clone(&view.admits));
+        let host = view.host_nqn().to_owned();
         let factory = move |cx: &mut reactor::Cx| {
+            if !admits.load(Ordering::Acquire) {
+                return Err(not_admitted(&config.subnqn, &host).into());
+            }
             let namespaces = shown.load_full();
             let (controller, handle) = Controller::new(
                 cx,
@@ -94,7 +103,7 @@ impl Control {
         subsystem.listeners.push(Listener {
             id,
             address: new.address,
-            ana_state: new.ana_state,
+            view,
             numa_id: new.numa_id,
             secure_channel: new.secure_channel,
             cntlid,
@@ -124,7 +133,7 @@ impl Control {
 }
 
 impl super::Subsystem {
-    fn listener_at(&self, address: &Address) -> Option<usize> {
+    pub(crate) fn listener_at(&self, address: &Address) -> Option<usize> {
         let mut listeners = self.listeners.iter();
         listeners.position(|it| it.address.traddr == address.traddr)
     }
@@ -166,6 +175,31 @@ impl super::Nvmf {
     }
 }
 
+/// Why a client gets no controller, and what to do.
+fn not_admitted(nqn: &str, host: &str) -> String {
+    if host.is_empty() {
+        format!(
+            "{nqn} does not allow any host, and this listener's has no name: allow any with nvmf_subsystem_allow_any_host, or add the \
+             listener with the `hostnqn` of a host that is allowed"
+        )
+    } else {
+        format!("{nqn} does not allow host {host}: allow it with nvmf_subsystem_add_host")
+    }
+}
+
+/// What the operator masked of the optional commands.
+fn masked(transport: &Transport) -> Masked {
+    let has = |name: &str| {
+        let mut names = transport.masked_oncs.iter();
+        names.any(|masked| masked == name || masked == "all")
+    };
+    Masked {
+        compare: has("nvmcmps"),
+        dataset_management: has("nvmdsmsv"),
+        write_zeroes: has("nvmwzsv"),
+    }
+}
+
 fn controller_config(
     options: &super::SubsystemOptions,
     transport: &Transport,
@@ -187,6 +221,12 @@ fn controller_config(
         mappable_bar0: !transport.disable_mappable_bar0,
         shadow_doorbells: !transport.disable_shadow_doorbells,
         nssr: options.enable_nssr,
+        shared: options.min_cntlid < options.max_cntlid,
+        ana_reporting: options.ana_reporting,
+        kas: transport.kas,
+        masked: masked(transport),
+        // Clones of the settings share it: a listener's clients come one after the other.
+        history: Arc::default(),
         label: label.to_owned(),
     }
 }

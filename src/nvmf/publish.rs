@@ -53,13 +53,11 @@ impl Control {
         let Ok(subsystem) = self.nvmf.find(nqn) else {
             return;
         };
-        let set = subsystem.shown.load_full();
-        for controller in subsystem
-            .listeners
-            .iter()
-            .filter_map(|it| it.controller.as_ref())
-        {
-            controller.set_namespaces(set.clone(), ack.clone());
+        for listener in &subsystem.listeners {
+            if let Some(controller) = &listener.controller {
+                let shown = listener.view.shown.load_full();
+                controller.set_namespaces(shown, ack.clone());
+            }
         }
     }
 }

@@ -38,7 +38,7 @@ impl Subsystem {
                 let mut members = json!({"nsid": nsid, "bdev_name": name, "name": name});
                 identifiers(entry, &mut members);
                 if options.ana_reporting {
-                    members["anagrpid"] = entry.anagrpid.unwrap_or(*nsid).into();
+                    members["anagrpid"] = entry.group(*nsid).into();
                 }
                 members
             })
@@ -80,21 +80,37 @@ impl Subsystem {
             let params = json!({"nqn": nqn, "namespace": namespace});
             calls.push(json!({"method": "nvmf_subsystem_add_ns", "params": params}));
         }
-        calls.extend(self.listeners.iter().map(|it| it.call(nqn)));
+        for (nsid, entry) in &self.namespaces {
+            calls.extend(entry.hosts.iter().map(|host| {
+                let params = json!({"nqn": nqn, "nsid": nsid, "host": host});
+                json!({"method": "nvmf_ns_add_host", "params": params})
+            }));
+        }
+        calls.extend(self.listeners.iter().flat_map(|it| it.calls(nqn)));
         calls
     }
 }
 
 impl Listener {
-    fn call(&self, nqn: &str) -> Value {
+    fn calls(&self, nqn: &str) -> Vec<Value> {
         let mut params = json!({
             "nqn": nqn, "listen_address": self.address, "numa_id": self.numa_id,
             "secure_channel": self.secure_channel,
         });
-        if let Some(state) = &self.ana_state {
-            params["ana_state"] = state.as_str().into();
+        if let Some(state) = self.view.ana.all() {
+            params["ana_state"] = json!(state);
         }
-        json!({"method": "nvmf_subsystem_add_listener", "params": params})
+        if let Some(host) = &self.view.host {
+            params["hostnqn"] = host.as_str().into();
+        }
+        let mut calls = vec![json!({"method": "nvmf_subsystem_add_listener", "params": params})];
+        calls.extend(self.view.ana.groups().map(|(group, state)| {
+            let params = json!({
+                "nqn": nqn, "listen_address": self.address, "anagrpid": group, "ana_state": state,
+            });
+            json!({"method": "nvmf_subsystem_listener_set_ana_state", "params": params})
+        }));
+        calls
     }
 }
 

@@ -118,6 +118,7 @@ fn a_guest_finds_what_the_operator_made() {
     daemon.ok("nvmf_create_transport", transport);
     let subsystem = json!({
         "nqn": NQN, "serial_number": "SERIAL 7", "model_number": "MODEL 9", "min_cntlid": 17, "max_namespaces": 5,
+        "allow_any_host": true,
     });
     daemon.ok("nvmf_create_subsystem", subsystem);
     daemon.malloc("a");
@@ -429,7 +430,10 @@ fn doorbells_can_be_kept_from_being_mapped() {
         "nvmf_create_transport",
         json!({"trtype": "VFIOUSER", "disable_mappable_bar0": true}),
     );
-    daemon.ok("nvmf_create_subsystem", json!({"nqn": NQN}));
+    daemon.ok(
+        "nvmf_create_subsystem",
+        json!({"nqn": NQN, "allow_any_host": true}),
+    );
     daemon.malloc("a");
     daemon.add_ns("a");
     let socket = daemon.listen(&place.path().join("vm"));

@@ -14,6 +14,7 @@ mod hostile;
 mod life;
 mod nvmf;
 mod roundtrip;
+mod nvmf_access;
 mod shells;
 mod spdk_client;
 mod state;

@@ -27,6 +27,8 @@ pub(crate) struct Limits<'a> {
     pub(crate) has_queues: bool,
     /// Whether a volatile write cache is shown.
     pub(crate) write_cache: bool,
+    /// Events that the host may ask for.
+    pub(crate) events: AsyncEventConfig,
     /// Namespaces that are active.
     pub(crate) nsids: &'a BTreeSet<u32>,
     /// Milliseconds of a clock that only goes forward.
@@ -126,11 +128,13 @@ pub(crate) const SUPPORTED: [FeatureId; 14] = [
     FeatureId::HOST_IDENTIFIER,
 ];
 
-/// Events that Asynchronous Event Configuration may turn on here.
-const EVENTS: u32 = AsyncEventConfig::new()
-    .with_critical_warnings(0x1f)
-    .with_namespace_attribute(true)
-    .into_bits();
+/// Events that Asynchronous Event Configuration may turn on.
+pub(crate) fn events(ana: bool) -> AsyncEventConfig {
+    AsyncEventConfig::new()
+        .with_critical_warnings(0x1f)
+        .with_namespace_attribute(true)
+        .with_ana_change(ana)
+}
 
 const TIMESTAMP_MASK: u64 = (1 << 48) - 1;
 
@@ -373,7 +377,7 @@ impl Features {
                 self.write_atomicity = WriteAtomicity::new().with_dn(dn);
             }
             FeatureId::ASYNC_EVENT_CONFIG => {
-                self.async_events = AsyncEventConfig::from_bits(cdw11 & EVENTS);
+                self.async_events = AsyncEventConfig::from_bits(cdw11 & limits.events.into_bits());
                 return Ok(Change::Temperature);
             }
             FeatureId::KEEP_ALIVE_TIMER => {

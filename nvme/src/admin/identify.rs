@@ -42,9 +42,8 @@ pub(crate) fn identify(
     let active = |nsid| active(namespaces, config, nsid);
     let page = match cdw10.cns() {
         // All namespaces are attached to this controller: allocated ones are the active ones.
-        Cns::NAMESPACE | Cns::ALLOCATED_NAMESPACE => {
-            active(sqe.nsid)?.map_or_else(zeroes, |ns| namespace::nvm(ns).as_bytes().to_vec())
-        }
+        Cns::NAMESPACE | Cns::ALLOCATED_NAMESPACE => active(sqe.nsid)?
+            .map_or_else(zeroes, |ns| namespace::nvm(ns, config).as_bytes().to_vec()),
         Cns::CONTROLLER => controller::identify(config, shown).as_bytes().to_vec(),
         Cns::ACTIVE_NAMESPACE_LIST | Cns::ALLOCATED_NAMESPACE_LIST => list(namespaces, sqe.nsid)?,
         Cns::CSI_ACTIVE_NAMESPACE_LIST => {
@@ -67,8 +66,9 @@ pub(crate) fn identify(
             page.wzsl = WZSL;
             page.as_bytes().to_vec()
         }
-        Cns::INDEPENDENT_NAMESPACE => active(sqe.nsid)?
-            .map_or_else(zeroes, |ns| namespace::independent(ns).as_bytes().to_vec()),
+        Cns::INDEPENDENT_NAMESPACE => active(sqe.nsid)?.map_or_else(zeroes, |ns| {
+            namespace::independent(ns, config).as_bytes().to_vec()
+        }),
         Cns::NAMESPACE_CONTROLLER_LIST => {
             active(sqe.nsid)?.ok_or(invalid_namespace())?;
             controllers(config.cntlid, cdw10.cntid())

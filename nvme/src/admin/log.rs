@@ -14,6 +14,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::features;
 use super::identify::firmware_revision;
+use crate::config::Masked;
 use crate::messages::CommandError;
 
 /// Entries of the error log (ELPE + 1).
@@ -133,17 +134,38 @@ pub(crate) struct LogRequest {
     pub(crate) len: usize,
     /// Whether the page's event stays.
     pub(crate) retain: bool,
+    /// Log Specific Parameter.
+    pub(crate) lsp: u8,
+}
+
+/// What the controller offers of what it need not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Offered {
+    /// Doorbell Buffer Config.
+    pub(crate) doorbell_buffers: bool,
+    /// Asymmetric Namespace Access Reporting.
+    pub(crate) ana: bool,
+    /// Commands that are not.
+    pub(crate) masked: Masked,
+}
+
+impl Offered {
+    /// Pages that exist.
+    fn pages(self) -> impl Iterator<Item = LogPageId> {
+        let ana = self.ana.then_some(LogPageId::ANA);
+        PAGES.into_iter().chain(ana)
+    }
 }
 
 impl LogRequest {
     /// Checks a command; `max_transfer` is MDTS in bytes.
-    pub(crate) fn new(sqe: &Sqe, max_transfer: u32) -> Result<Self, Status> {
+    pub(crate) fn new(sqe: &Sqe, max_transfer: u32, offered: Offered) -> Result<Self, Status> {
         let invalid_field = Status::INVALID_FIELD.with_dnr(true);
         let cdw10 = GetLogPageCdw10::from_bits(sqe.cdw10);
         let cdw11 = GetLogPageCdw11::from_bits(sqe.cdw11);
         let cdw14 = GetLogPageCdw14::from_bits(sqe.cdw14);
         let lid = cdw10.lid();
-        if !PAGES.contains(&lid) {
+        if !offered.pages().any(|page| page == lid) {
             return Err(Status::INVALID_LOG_PAGE.with_dnr(true));
         }
         let dwords_z = u64::from(cdw10.numdl()) | u64::from(cdw11.numdu()) << 16;
@@ -169,6 +191,7 @@ impl LogRequest {
             offset,
             len: usize::try_from(len).map_err(|_| invalid_field)?,
             retain: cdw10.rae(),
+            lsp: cdw10.lsp(),
         })
     }
 
@@ -189,12 +212,12 @@ pub(crate) fn page(
     lid: LogPageId,
     errors: &ErrorLog,
     changed: &ChangedNamespaces,
-    doorbell_buffers: bool,
+    offered: Offered,
 ) -> Option<Vec<u8>> {
     let page = match lid {
         LogPageId::SUPPORTED_LOG_PAGES => {
             let mut page = SupportedLogPages::new_zeroed();
-            for lid in PAGES {
+            for lid in offered.pages() {
                 page.lids[usize::from(lid.0)] = LogPageEffects::new().with_lsupp(true);
             }
             page.as_bytes().to_vec()
@@ -207,9 +230,7 @@ pub(crate) fn page(
             page.as_bytes().to_vec()
         }
         LogPageId::CHANGED_NAMESPACE_LIST => changed.page().as_bytes().to_vec(),
-        LogPageId::COMMANDS_SUPPORTED_AND_EFFECTS => {
-            command_effects(doorbell_buffers).as_bytes().to_vec()
-        }
+        LogPageId::COMMANDS_SUPPORTED_AND_EFFECTS => command_effects(offered).as_bytes().to_vec(),
         LogPageId::FEATURE_ID_EFFECTS => feature_effects().as_bytes().to_vec(),
         // There is no management endpoint: none is supported.
         LogPageId::NVME_MI_EFFECTS => vec![0; 1024],
@@ -218,24 +239,31 @@ pub(crate) fn page(
     Some(page)
 }
 
-fn command_effects(doorbell_buffers: bool) -> CommandsSupportedAndEffects {
+fn command_effects(offered: Offered) -> CommandsSupportedAndEffects {
     let mut page = CommandsSupportedAndEffects::new_zeroed();
     let supported = CommandEffects::new().with_csupp(true);
     for opcode in super::SUPPORTED {
-        if opcode != AdminOpcode::DOORBELL_BUFFER_CONFIG || doorbell_buffers {
+        if opcode != AdminOpcode::DOORBELL_BUFFER_CONFIG || offered.doorbell_buffers {
             page.acs[usize::from(opcode.0)] = supported;
         }
     }
-    for opcode in [NvmOpcode::FLUSH, NvmOpcode::READ, NvmOpcode::COMPARE] {
-        page.iocs[usize::from(opcode.0)] = supported;
-    }
-    let writing = [
-        NvmOpcode::WRITE,
-        NvmOpcode::WRITE_ZEROES,
-        NvmOpcode::DATASET_MANAGEMENT,
-    ];
-    for opcode in writing {
-        page.iocs[usize::from(opcode.0)] = supported.with_lbcc(true);
+    let (reads, writes) = (supported, supported.with_lbcc(true));
+    let masked = offered.masked;
+    for (opcode, effects, offered) in [
+        (NvmOpcode::FLUSH, reads, true),
+        (NvmOpcode::READ, reads, true),
+        (NvmOpcode::COMPARE, reads, !masked.compare),
+        (NvmOpcode::WRITE, writes, true),
+        (NvmOpcode::WRITE_ZEROES, writes, !masked.write_zeroes),
+        (
+            NvmOpcode::DATASET_MANAGEMENT,
+            writes,
+            !masked.dataset_management,
+        ),
+    ] {
+        if offered {
+            page.iocs[usize::from(opcode.0)] = effects;
+        }
     }
     page
 }

@@ -189,6 +189,7 @@ impl Controller {
     /// Replaces the namespaces: shards first, then the host learns of it.
     fn show_namespaces(&mut self, set: Arc<NamespaceSet>, ack: &Ack) {
         let changed = changes(&self.namespaces, &set);
+        let ana = self.model.ana.follow(&self.namespaces, &set);
         self.namespaces = Arc::clone(&set);
         let is_there = |nsid: u32| set.get(nsid).is_some();
         self.model.media.retain(|(_, nsid), _| is_there(*nsid));
@@ -198,9 +199,10 @@ impl Controller {
         }
         self.shards
             .broadcast(|| ToShard::Namespaces(Arc::clone(&set), ack.clone()));
-        if changed.is_empty() || !self.model.state.is_ready() {
+        if changed.is_empty() && !ana || !self.model.state.is_ready() {
             return;
         }
+        self.model.ana_news |= ana;
         self.model.changed.extend(changed.into_iter());
         // A host that hears of a namespace uses it at once: the queues must know it first.
         if !self.shards.settle(FromShard::NamespacesShown) {
@@ -215,6 +217,12 @@ impl Controller {
                 NoticeEvent::NAMESPACE_ATTRIBUTE_CHANGED,
                 LogPageId::CHANGED_NAMESPACE_LIST,
             ));
+        }
+        let news = std::mem::take(&mut self.model.ana_news) && self.config().ana_reporting;
+        if news && self.model.features.async_events.ana_change() && self.model.state.is_ready() {
+            self.model
+                .events
+                .raise(AsyncEvent::notice(NoticeEvent::ANA_CHANGE, LogPageId::ANA));
         }
     }
 }

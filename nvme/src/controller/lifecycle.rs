@@ -108,6 +108,8 @@ impl Controller {
         model.features.reset(monotonic_ms());
         model.events = Default::default();
         model.changed.clear();
+        model.ana = Default::default();
+        model.ana_news = false;
         model.aborts.clear();
         model.health_reads.clear();
         model.sqs.clear();

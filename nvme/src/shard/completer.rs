@@ -9,15 +9,9 @@ use super::env::Env;
 use super::interrupt::Interrupt;
 use super::slots::{Slots, State};
 use super::sq::Sq;
-use crate::command::{Command, NO_LOCATION, NO_PLAN, Next, Refusal, Stop, decode};
+use crate::command::{Command, NO_PLAN, Next, Stop, decode};
 use crate::queue::CompletionQueue;
 use crate::shard::disks::NO_DISK;
-
-/// The namespace has left the set.
-pub(super) const GONE: Refusal = Refusal {
-    status: Status::INVALID_NAMESPACE_OR_FORMAT.with_dnr(true),
-    location: NO_LOCATION,
-};
 
 /// Commands and bytes left in a queue's turn.
 pub(super) struct Budget {
@@ -245,7 +239,7 @@ impl Completer {
         // Not left in its place: it holds the client's memory.
         sq.take_io();
         sq.pop();
-        let status = env.refused(sq, &command, GONE);
+        let status = env.lost(sq, &command);
         self.end(cx, env, sq, command, status);
         true
     }
@@ -300,7 +294,7 @@ fn next_step(
         .get(command.disk)
         .is_none_or(|disk| disk.is_leaving())
     {
-        return Err(env.refused(sq, command, GONE));
+        return Err(env.lost(sq, command));
     }
     match env.plans.advance(command.plan, &env.disks) {
         Next::End => Ok(None),
@@ -310,7 +304,7 @@ fn next_step(
                 command.disk = disk;
                 Ok(Some(io))
             }
-            Err(_) => Err(env.refused(sq, command, GONE)),
+            Err(_) => Err(env.lost(sq, command)),
         },
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bdev::{BdevInfo, Channel, Features, IoStatus, SharedBdev, Traffic};
+use nvme_spec::Status;
 use reactor::{Ack, Cx};
 
 use crate::messages::MediaFault;
@@ -154,6 +155,8 @@ impl Disk {
 pub(crate) enum NoDisk {
     /// No namespace has this ID.
     Absent,
+    /// It cannot be reached through this controller at present; the status says how so.
+    Unreachable(Status),
     /// The disk could not be opened on this reactor.
     Closed,
 }
@@ -164,6 +167,14 @@ pub(crate) struct Disks {
     disks: Vec<Option<Disk>>,
     /// (NSID, index) of those in the set, sorted.
     by_nsid: Vec<(u32, u16)>,
+    /// Those in the set that cannot be reached, with what their commands get, sorted. They have no channel: to commands they are as good
+    /// as absent, which costs those to others nothing.
+    unreachable: Vec<(u32, Status)>,
+}
+
+/// The namespaces whose disks are used.
+fn reachable(set: &NamespaceSet) -> impl Iterator<Item = &Namespace> {
+    set.iter().filter(|namespace| namespace.access.is_open())
 }
 
 impl Disks {
@@ -171,14 +182,15 @@ impl Disks {
     /// followed by [`Disks::admit`] once nothing but slots refers to them.
     pub(crate) fn retire(&mut self, set: &NamespaceSet, ack: &Ack) {
         self.by_nsid.clear();
+        self.note_unreachable(set);
         for (disk, index) in self.disks.iter_mut().zip(0..) {
             let Some(disk) = disk.as_mut().filter(|disk| !disk.is_leaving()) else {
                 continue;
             };
-            match set
-                .get(disk.nsid)
-                .filter(|namespace| Arc::ptr_eq(&namespace.bdev, &disk.bdev))
-            {
+            let namespace = set.get(disk.nsid).filter(|namespace| {
+                namespace.access.is_open() && Arc::ptr_eq(&namespace.bdev, &disk.bdev)
+            });
+            match namespace {
                 Some(namespace) => {
                     disk.update(&namespace.info);
                     self.by_nsid.push((disk.nsid, index));
@@ -194,12 +206,29 @@ impl Disks {
         for place in &mut self.disks {
             place.take_if(|disk| disk.is_leaving() && disk.in_flight == 0);
         }
-        for namespace in set.iter() {
+        self.note_unreachable(set);
+        for namespace in reachable(set) {
             if self.find(namespace.nsid).is_none() {
                 self.insert(Disk::new(namespace));
                 self.by_nsid.sort_unstable();
             }
         }
+    }
+
+    fn note_unreachable(&mut self, set: &NamespaceSet) {
+        let closed = set.iter().filter(|namespace| !namespace.access.is_open());
+        let closed = closed.map(|namespace| (namespace.nsid, namespace.access.refusal()));
+        self.unreachable = closed.collect();
+    }
+
+    /// Why no disk has this NSID.
+    #[cold]
+    pub(crate) fn missing(&self, nsid: u32) -> NoDisk {
+        let at = self
+            .unreachable
+            .binary_search_by_key(&nsid, |(nsid, _)| *nsid);
+        let found = at.ok().and_then(|at| self.unreachable.get(at));
+        found.map_or(NoDisk::Absent, |(_, status)| NoDisk::Unreachable(*status))
     }
 
     fn insert(&mut self, disk: Disk) {
@@ -240,7 +269,9 @@ impl Disks {
     /// See [`NoDisk`].
     #[inline]
     pub(crate) fn open(&mut self, cx: &mut Cx, nsid: u32) -> Result<(u16, &Disk), NoDisk> {
-        let index = self.find(nsid).ok_or(NoDisk::Absent)?;
+        let Some(index) = self.find(nsid) else {
+            return Err(self.missing(nsid));
+        };
         let disk = self
             .disks
             .get_mut(usize::from(index))

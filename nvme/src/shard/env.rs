@@ -3,13 +3,14 @@
 use bdev::IoStatus;
 use crossbeam_channel::Sender;
 use guest_memory::MapView;
-use nvme_spec::Status;
+use nvme_spec::{Status, StatusCodeType};
 use reactor::ReactorHandle;
 
-use super::disks::Disks;
+use super::disks::{Disks, NoDisk};
 use super::interrupt::Coalescing;
 use super::sq::Sq;
 use crate::command::{Command, NO_LOCATION, Plans, Refusal, is_cause_ours, location, status_of};
+use crate::config::Masked;
 use crate::data::PageSize;
 use crate::limit::{LogLimit, guest_warn};
 use crate::messages::{CommandError, FromShard, ShardCounters};
@@ -26,6 +27,8 @@ pub(crate) struct Env {
     pub(crate) max_transfer: u32,
     /// The guest has switched the volatile write cache off: every write is durable.
     pub(crate) write_through: bool,
+    /// Commands that are not offered.
+    pub(crate) masked_commands: Masked,
     pub(crate) coalescing: Coalescing,
     /// Bits of INTMS.
     pub(crate) masked: u32,
@@ -56,7 +59,9 @@ impl Env {
             // "The first LBA that experienced the error".
             command.lba = command.lba.max(disk.blocks());
         }
-        let logged = self.report.error(qid, &command, status, location);
+        let logged = self
+            .report
+            .error(qid, &command, status.with_more(true), location);
         status.with_more(logged)
     }
 
@@ -74,6 +79,10 @@ impl Env {
         let Refusal { status, location } = refusal;
         let qid = sq.queue.qid();
         self.count_error(sq, command);
+        if status.sct() == StatusCodeType::PATH {
+            // No error of the command: the host goes another way, with a flood of commands perhaps.
+            return status;
+        }
         let status = self.log(qid, command, status, location);
         if status.code() == Status::DATA_TRANSFER_ERROR {
             guest_warn!(
@@ -95,6 +104,22 @@ impl Env {
             );
         }
         status
+    }
+
+    /// As [`Env::refused`], for a command whose disk is no more.
+    #[cold]
+    pub(super) fn lost(&mut self, sq: &mut Sq, command: &Command) -> Status {
+        let refusal = match self.disks.missing(command.nsid) {
+            NoDisk::Unreachable(status) => Refusal {
+                status,
+                location: NO_LOCATION,
+            },
+            NoDisk::Absent | NoDisk::Closed => Refusal {
+                status: Status::INVALID_NAMESPACE_OR_FORMAT.with_dnr(true),
+                location: NO_LOCATION,
+            },
+        };
+        self.refused(sq, command, refusal)
     }
 
     /// Counts and reports a command that its disk failed; answers its status.

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nvme_spec::Status;
 use reactor::{Cx, Op};
 
-use super::completer::{Budget, Completer, GONE, next};
+use super::completer::{Budget, Completer, next};
 use super::disks::Disk;
 use super::env::Env;
 use super::interrupt::Interrupt;
@@ -285,7 +285,7 @@ impl QueueGroup {
         let Some(sq) = sq else {
             return self.forget(env, index);
         };
-        let status = env.refused(sq, &command, GONE);
+        let status = env.lost(sq, &command);
         self.complete(cx, env, index, status);
     }
 

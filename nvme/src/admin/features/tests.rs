@@ -10,6 +10,7 @@ fn limits(nsids: &BTreeSet<u32>) -> Limits<'_> {
         queues: 4,
         has_queues: false,
         write_cache: true,
+        events: events(false),
         nsids,
         now_ms: 1_000,
     }

@@ -2,8 +2,8 @@
 
 use bdev::Features;
 use nvme_spec::identify::{
-    Cmic, ControllerType, CqEntrySizes, Ctratt, FlushBroadcast, Frmw, IdentifyController, Lpa,
-    Oacs, Oaes, Oncs, SglAlignment, SglSupport, SqEntrySizes, Vwc,
+    AnaCap, Cmic, ControllerType, CqEntrySizes, Ctratt, FlushBroadcast, Frmw, IdentifyController,
+    Lpa, Oacs, Oaes, Oncs, SglAlignment, SglSupport, SqEntrySizes, Vwc,
 };
 use nvme_spec::registers::Version;
 use zerocopy::FromZeros;
@@ -18,8 +18,8 @@ use crate::namespace::NamespaceSet;
 
 /// Abort Command Limit, 0's based.
 pub(crate) const ACL_Z: u8 = 3;
-/// Keep Alive granularity in units of 100 ms (KAS).
-const KEEP_ALIVE: u16 = 10;
+/// ANA Transition Time (ANATT) in seconds, as SPDK's: a group is never in the state ANA Change here, but the field must not be zero.
+const ANA_TRANSITION_TIME: u8 = 10;
 /// RTD3 Entry Latency in microseconds: how long a host lets a shutdown take that has to wait for slow disks.
 const SHUTDOWN_TIME: u32 = 15_000_000;
 /// Power state 0 in units of 0.01 W: a number that tools can show.
@@ -66,12 +66,17 @@ pub(super) fn identify(config: &ControllerConfig, shown: Shown) -> IdentifyContr
     page.rab = 6;
     page.ieee = ids::OUI;
     // Two endpoints of one subsystem may meet in one guest; Linux refuses the second unless both say so.
-    page.cmic = Cmic::new().with_ports(true).with_controllers(true);
+    page.cmic = Cmic::new()
+        .with_ports(config.shared)
+        .with_controllers(config.shared)
+        .with_ana(config.ana_reporting);
     page.mdts = mdts(config.max_transfer);
     page.cntlid = config.cntlid;
     page.ver = Version::V2_0;
     page.rtd3e = SHUTDOWN_TIME;
-    page.oaes = Oaes::new().with_namespace_attribute(true);
+    page.oaes = Oaes::new()
+        .with_namespace_attribute(true)
+        .with_ana_change(config.ana_reporting);
     page.ctratt = Ctratt::new().with_host_id_128(true);
     page.cntrltype = ControllerType::IO;
     page.oacs = Oacs::new().with_doorbell_buffer_config(shown.doorbell_buffers);
@@ -85,15 +90,15 @@ pub(super) fn identify(config: &ControllerConfig, shown: Shown) -> IdentifyContr
     page.elpe_z = u8::try_from(ERROR_ENTRIES - 1).unwrap_or(u8::MAX);
     page.wctemp = WARNING_TEMPERATURE;
     page.cctemp = CRITICAL_TEMPERATURE;
-    page.kas = KEEP_ALIVE;
+    page.kas = config.kas;
     page.sqes = SqEntrySizes::new().with_required(6).with_maximum(6);
     page.cqes = CqEntrySizes::new().with_required(4).with_maximum(4);
     page.maxcmd = u16::try_from(config.max_queue_depth).unwrap_or(u16::MAX);
     page.nn = config.max_namespaces;
     page.oncs = Oncs::new()
-        .with_compare(true)
-        .with_dataset_management(true)
-        .with_write_zeroes(true)
+        .with_compare(!config.masked.compare)
+        .with_dataset_management(!config.masked.dataset_management)
+        .with_write_zeroes(!config.masked.write_zeroes)
         .with_save_select(true)
         .with_timestamp(true);
     page.vwc = Vwc::new()
@@ -103,6 +108,18 @@ pub(super) fn identify(config: &ControllerConfig, shown: Shown) -> IdentifyContr
         .with_support(SglAlignment::ANY)
         .with_bit_bucket(true)
         .with_longer_than_data(true);
+    if config.ana_reporting {
+        page.anatt = ANA_TRANSITION_TIME;
+        // The operator may move a namespace to another group while it is attached (bit 6 clear).
+        page.anacap = AnaCap::new()
+            .with_optimized(true)
+            .with_non_optimized(true)
+            .with_inaccessible(true)
+            .with_persistent_loss(true)
+            .with_change(true);
+        page.anagrpmax = config.max_namespaces;
+        page.nanagrpid = config.max_namespaces;
+    }
     let nqn = config.subnqn.as_bytes();
     for (byte, value) in page.subnqn.iter_mut().take(255).zip(nqn) {
         *byte = *value;

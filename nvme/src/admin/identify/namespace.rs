@@ -8,21 +8,35 @@ use nvme_spec::identify::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::config::ControllerConfig;
 use crate::namespace::Namespace;
 
 fn attributes(ns: &Namespace) -> NsAttr {
     NsAttr::new().with_write_protected(!ns.info.features.contains(Features::WRITE))
 }
 
+/// ANAGRPID, where it is reported.
+fn group(ns: &Namespace, config: &ControllerConfig) -> u32 {
+    if config.ana_reporting {
+        ns.access.group
+    } else {
+        0
+    }
+}
+
 /// CNS 00h and 11h.
-pub(super) fn nvm(ns: &Namespace) -> IdentifyNamespace {
+pub(super) fn nvm(ns: &Namespace, config: &ControllerConfig) -> IdentifyNamespace {
     let info = &ns.info;
     let mut page = IdentifyNamespace::new_zeroed();
     page.nsze = info.num_blocks;
     page.ncap = info.num_blocks;
-    page.nuse = info.num_blocks;
+    // What depends on the disk's state cannot be told where it cannot be reached (Base 2.0c, 8.1).
+    if ns.access.is_open() || !config.ana_reporting {
+        page.nuse = info.num_blocks;
+    }
+    page.anagrpid = group(ns, config);
     page.nsfeat = NsFeat::new().with_optperf(true);
-    page.nmic = Nmic::new().with_shared(true);
+    page.nmic = Nmic::new().with_shared(config.shared);
     let reads_zeroes = info
         .features
         .contains(Features::UNMAP | Features::UNMAP_ZEROES);
@@ -47,12 +61,16 @@ pub(super) fn nvm(ns: &Namespace) -> IdentifyNamespace {
 }
 
 /// CNS 08h.
-pub(super) fn independent(ns: &Namespace) -> IdentifyNamespaceIndependent {
+pub(super) fn independent(
+    ns: &Namespace,
+    config: &ControllerConfig,
+) -> IdentifyNamespaceIndependent {
     let mut page = IdentifyNamespaceIndependent::new_zeroed();
     // The controller shows a cache if any disk has one; here a host learns which disks need no flush.
     let cached = ns.info.features.contains(Features::WRITE_CACHE);
     page.nsfeat = IndependentNsFeat::new().with_vwcnp(!cached);
-    page.nmic = Nmic::new().with_shared(true);
+    page.nmic = Nmic::new().with_shared(config.shared);
+    page.anagrpid = group(ns, config);
     page.nsattr = attributes(ns);
     page.nstat = Nstat::new().with_nrdy(true);
     page

@@ -21,7 +21,7 @@ fn command(lid: u8, dwords_z: u32, offset: u64) -> Sqe {
 }
 
 fn request(sqe: &Sqe) -> Result<LogRequest, Status> {
-    LogRequest::new(sqe, 1 << 20).map_err(Status::code)
+    LogRequest::new(sqe, 1 << 20, Offered::default()).map_err(Status::code)
 }
 
 #[test]
@@ -119,13 +119,19 @@ fn parts_end_with_the_page() {
 #[test]
 fn every_page_that_is_listed_exists() {
     let (errors, changed) = (ErrorLog::default(), ChangedNamespaces::default());
-    let listed = page(LogPageId::SUPPORTED_LOG_PAGES, &errors, &changed, false).unwrap();
+    let listed = page(
+        LogPageId::SUPPORTED_LOG_PAGES,
+        &errors,
+        &changed,
+        Offered::default(),
+    )
+    .unwrap();
     for lid in 0..=255u8 {
         let supported = listed[usize::from(lid) * 4] & 1 != 0;
         assert_eq!(request(&command(lid, 0, 0)).is_ok(), supported, "{lid:#x}");
         if supported && lid != 2 {
             assert!(
-                page(LogPageId(lid), &errors, &changed, false).is_some(),
+                page(LogPageId(lid), &errors, &changed, Offered::default()).is_some(),
                 "{lid:#x}"
             );
         }
@@ -134,7 +140,7 @@ fn every_page_that_is_listed_exists() {
 
 #[test]
 fn effects_name_what_is_executed() {
-    let effects = command_effects(false);
+    let effects = command_effects(Offered::default());
     for opcode in 0..=255u8 {
         let expected = super::super::SUPPORTED.contains(&AdminOpcode(opcode)) && opcode != 0x7c;
         assert_eq!(
@@ -143,7 +149,17 @@ fn effects_name_what_is_executed() {
             "{opcode:#x}"
         );
     }
-    assert!(command_effects(true).acs[0x7c].csupp());
+    let offered = Offered {
+        doorbell_buffers: true,
+        masked: crate::Masked {
+            compare: true,
+            ..crate::Masked::default()
+        },
+        ..Offered::default()
+    };
+    let effects = command_effects(offered);
+    assert!(effects.acs[0x7c].csupp());
+    assert!(!effects.iocs[5].csupp() && effects.iocs[8].csupp());
     assert!(effects.iocs[1].lbcc() && !effects.iocs[2].lbcc() && effects.iocs[2].csupp());
     let features = feature_effects();
     assert!(features.fids[7].fsupp() && !features.fids[3].fsupp());

@@ -11,7 +11,7 @@ use crate::namespace::Namespace;
 use crate::shards::make_shard;
 use crate::testing::{BUFFER, Script, set_feature};
 
-fn on_disk(nsid: u32, disk: &Arc<TestDisk>) -> Namespace {
+pub(super) fn on_disk(nsid: u32, disk: &Arc<TestDisk>) -> Namespace {
     Namespace {
         bdev: disk.shared(),
         info: bdev::Bdev::info(&**disk),
@@ -131,10 +131,10 @@ fn a_disk_that_only_fails_is_a_warning_until_it_works_again() {
     }
     assert_eq!(health(&mut guest)[0], 0, "one that works now and then");
     pair.run(&guest, read);
-    assert_eq!(health(&mut guest)[0], 0b100);
     let aer = guest.submit(event_request());
     let cqe = guest.wait();
     assert_eq!((cqe.cid, cqe.dw0), (aer, 0x0002_0001), "reliability");
+    assert_eq!(health(&mut guest)[0], 0b100);
     disk.script(|script| script.fail = None);
     assert_eq!(pair.run(&guest, read), Status::SUCCESS);
     assert_eq!(health(&mut guest)[0], 0);

@@ -28,6 +28,7 @@ pub(super) fn ram_disk(nsid: u32, num_blocks: u64) -> Namespace {
         info,
         nguid: None,
         eui64: None,
+        access: crate::Access::default(),
     }
 }
 
@@ -36,9 +37,16 @@ pub(super) fn whole(namespaces: Vec<Namespace>) -> Guest {
 }
 
 pub(super) fn whole_on(namespaces: Vec<Namespace>, reactors: Vec<reactor::ReactorHandle>) -> Guest {
+    whole_with(ControllerConfig::default(), namespaces, reactors)
+}
+
+pub(super) fn whole_with(
+    config: ControllerConfig,
+    namespaces: Vec<Namespace>,
+    reactors: Vec<reactor::ReactorHandle>,
+) -> Guest {
     let script = Arc::new(Script::default());
     let factory = Arc::new(make_shard);
-    let config = ControllerConfig::default();
     let mut guest = Guest::with_factory(config, namespaces, script, factory, reactors);
     enable_msix(&guest);
     guest.enable();

@@ -179,7 +179,7 @@ impl QueueGroup {
                 let disk = env.disks.get(command.disk);
                 disk.is_none_or(|disk| disk.is_leaving())
             }) {
-                let status = env.refused(sq, &command, GONE);
+                let status = env.lost(sq, &command);
                 side.end(cx, env, sq, command, status);
             }
         }

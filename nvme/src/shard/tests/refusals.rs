@@ -85,10 +85,14 @@ fn commands_are_checked_before_any_effect() {
                 report.status,
                 report.parameter_location
             ),
-            (1, cid, *status, *location),
+            (1, cid, status.with_more(true), *location),
             "{sqe:?}"
         );
-        assert_eq!((report.nsid, report.lba), (sqe.nsid, sqe.slba()));
+        let first = match status.code() {
+            Status::LBA_OUT_OF_RANGE => sqe.slba().max(1000),
+            _ => sqe.slba(),
+        };
+        assert_eq!((report.nsid, report.lba), (sqe.nsid, first));
     }
     assert_eq!(disk.taken(), []);
     assert_eq!(rig.run(&mut queue, write(999, 1, DATA)), Status::SUCCESS);

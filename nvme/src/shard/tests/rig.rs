@@ -74,6 +74,7 @@ pub(super) fn namespace(nsid: u32, bdev: SharedBdev) -> Namespace {
         uuid: Uuid::nil(),
         nguid: None,
         eui64: None,
+        access: crate::Access::default(),
     }
 }
 
@@ -110,6 +111,7 @@ impl Rig {
             label: "test".to_owned(),
             page: page.clone(),
             max_transfer: MAX_TRANSFER,
+            masked: crate::Masked::default(),
             map: Arc::clone(&map),
             namespaces,
             inbox,

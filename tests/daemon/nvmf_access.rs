@@ -11,8 +11,10 @@ use nvme_spec::{AdminOpcode, NvmOpcode, Sqe, Status};
 use serde_json::{Value, json};
 use testkit::nvme::{Driver, Options, QueuePair};
 
-use crate::common::{Daemon, INTERNAL, INVALID, NQN, address, directory};
+use crate::common::{Daemon, NQN, address, directory};
 
+const INVALID: i64 = -32602;
+const INTERNAL: i64 = -32603;
 const HOST: &str = "nqn.2026-11.io.example:host";
 const SET_STATE: &str = "nvmf_subsystem_listener_set_ana_state";
 

@@ -248,7 +248,7 @@ struct RemoveHost {
     nqn: String,
     tgt_name: Option<String>,
     host: String,
-    #[expect(dead_code, reason = "nobody is disconnected")]
+    #[expect(dead_code, reason = "nobody waits for clients to be gone")]
     timeout_ms: Option<u64>,
 }
 
@@ -263,6 +263,7 @@ fn remove_host(control: &mut Control, params: Params) -> Result<Value, RpcError>
         return Err(RpcError::internal(reason));
     }
     subsystem.hosts_changed();
+    subsystem.dismiss(&wanted.host);
     done()
 }
 

@@ -163,13 +163,28 @@ impl Subsystem {
     /// As [`Subsystem::refresh`], for one listener.
     pub(super) fn refresh_view(&self, view: &View) {
         view.shown.store(self.set_for(view));
+        self.refresh_admission(view);
+    }
+
+    fn refresh_admission(&self, view: &View) {
         let admits = self.admits(view.host.as_deref());
         view.admits.store(admits, Ordering::Release);
     }
 
-    /// Hosts have come or gone: what new clients find. Clients that are connected stay.
+    /// Hosts have come or gone: what new clients find.
     pub(crate) fn hosts_changed(&self) {
-        self.refresh();
+        for listener in &self.listeners {
+            self.refresh_admission(&listener.view);
+        }
+    }
+
+    /// Ends a host's clients if it is not allowed any more, as SPDK does when a host is removed.
+    pub(crate) fn dismiss(&self, host: &str) {
+        for listener in &self.listeners {
+            if listener.view.host.as_deref() == Some(host) && !self.admits(Some(host)) {
+                listener.endpoint.dismiss();
+            }
+        }
     }
 
     /// Groups that have namespaces.

@@ -23,14 +23,16 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Link {
     removed: Cell<bool>,
+    /// The present session is to end, the server stays.
+    dismissed: Cell<bool>,
     complaints: Complaints,
 }
 
 impl Link {
-    /// Whether the server is to go: the session must end.
+    /// Whether the session must end: the server is to go, or this client is.
     #[must_use]
     pub fn is_removed(&self) -> bool {
-        self.removed.get()
+        self.removed.get() || self.dismissed.get()
     }
 
     /// What this server's clients do wrong.
@@ -49,6 +51,7 @@ pub type Sessions = Box<dyn FnMut(OwnedFd, &Rc<Link>) -> Box<dyn Poller>>;
 struct Shared {
     removed: AtomicBool,
     connected: AtomicBool,
+    dismissed: AtomicBool,
     /// Who waits for the server to be gone; `None` once it is.
     waiting: Mutex<Option<Vec<Ack>>>,
 }
@@ -78,6 +81,12 @@ impl ServerHandle {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.shared.connected.load(Ordering::Relaxed)
+    }
+
+    /// Ends the present client's session, if there is one; others may connect afterwards.
+    pub fn dismiss(&self) {
+        self.shared.dismissed.store(true, Ordering::Release);
+        self.reactor.wake();
     }
 
     /// Closes the socket, removes its name, ends the client's session and drains its device. `done` is dropped when nothing
@@ -225,11 +234,17 @@ impl Poller for Server {
         if self.shared.0.removed.load(Ordering::Acquire) {
             return self.remove(cx);
         }
+        // A look without a read-modify-write: this is asked in every pass.
+        if self.shared.0.dismissed.load(Ordering::Acquire) {
+            self.shared.0.dismissed.store(false, Ordering::Relaxed);
+            self.link.dismissed.set(self.is_serving);
+        }
         if self.is_serving {
             if !self.is_free() {
                 return Poll::Idle;
             }
             self.is_serving = false;
+            self.link.dismissed.set(false);
             self.shared.0.connected.store(false, Ordering::Relaxed);
         }
         if self.may_accept {

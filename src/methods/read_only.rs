@@ -24,6 +24,7 @@ const METHODS: &[&str] = &[
     "log_get_print_level",
     "notify_get_notifications",
     "notify_get_types",
+    "nvmf_get_stats",
     "nvmf_get_subsystems",
     "nvmf_get_targets",
     "nvmf_get_transports",

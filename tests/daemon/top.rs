@@ -149,7 +149,7 @@ impl Drop for Terminal {
     }
 }
 
-/// A guest that reads until it shall stop, or its daemon is gone.
+/// A guest that reads until it shall stop.
 fn load(socket: &Path, stop: &Arc<AtomicBool>) -> JoinHandle<()> {
     let (socket, stop) = (socket.to_owned(), Arc::clone(stop));
     std::thread::spawn(move || {
@@ -157,7 +157,9 @@ fn load(socket: &Path, stop: &Arc<AtomicBool>) -> JoinHandle<()> {
         let mut queue = driver.create_queue_pair(16, None).expect("a queue");
         let buffer = driver.ram().alloc(4096, 4096).expect("guest memory");
         let sqe = Sqe::nvm(NvmOpcode::READ, 1).with_prps(buffer, 0);
-        while !stop.load(Ordering::Relaxed) && queue.run(&sqe).is_ok() {}
+        while !stop.load(Ordering::Relaxed) {
+            queue.run(&sqe).expect("a completion");
+        }
     })
 }
 
@@ -208,12 +210,12 @@ fn a_guest_is_seen_at_work_and_a_daemon_that_goes_and_comes_back() {
     terminal.resize(100, 30);
     terminal.until("a working guest", |screen| is_busy(screen, "disk0"));
 
+    stop.store(true, Ordering::Relaxed);
+    guest.join().expect("a guest without complaints");
     daemon.signal(Signal::SIGKILL);
     daemon.wait();
     terminal.until_text("NO ANSWER");
     assert!(terminal.text().contains("disk0"), "{}", terminal.text());
-    stop.store(true, Ordering::Relaxed);
-    drop(guest.join());
     let mut again = Daemon::start(directory.path(), &[]);
     again.malloc("disk1");
     terminal.until("the new daemon's disk alone", |screen| {

@@ -53,6 +53,8 @@ impl Control {
             "accel" => vec![call("accel_set_options", options.accel.clone())],
             "bdev" => {
                 let mut calls = vec![call("bdev_set_options", options.bdev.clone())];
+                let examined = self.disks.to_examine.iter();
+                calls.extend(examined.map(|name| call("bdev_examine", json!({ "name": name }))));
                 calls.extend(self.disks.calls());
                 calls
             }

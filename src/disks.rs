@@ -12,7 +12,7 @@ use rpc::{Responder, RpcError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-pub(crate) use layers::{Layer, LayerId, Recipe};
+pub(crate) use layers::{Knob, Layer, LayerId, Recipe};
 
 /// Which methods a disk belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +22,15 @@ pub(crate) enum Kind {
     Uring,
     Aio,
     Passthru,
+    Error,
+    Delay,
+    Split,
 }
 
 impl Kind {
     /// Whether such a disk is always as long as the one it stands on.
     pub(crate) fn follows_base(self) -> bool {
-        matches!(self, Self::Passthru)
+        matches!(self, Self::Passthru | Self::Error | Self::Delay)
     }
 }
 
@@ -92,6 +95,7 @@ pub(crate) struct Disk {
     pub(crate) base: Option<String>,
     /// The request that made it, for a decorator that was asked for.
     pub(crate) layer: Option<LayerId>,
+    pub(crate) knob: Knob,
 }
 
 impl Disk {
@@ -132,6 +136,8 @@ pub(crate) struct Disks {
     /// Decorators that were asked for, whether their bases exist or not.
     layers: Vec<Layer>,
     last_layer: u64,
+    /// Disks to examine although that is not done by itself (`bdev_examine`).
+    pub(crate) to_examine: Vec<String>,
 }
 
 fn no_such(name: &str) -> RpcError {
@@ -145,7 +151,8 @@ fn exists(name: &str) -> RpcError {
     )
 }
 
-fn is_called(info: &BdevInfo, name: &str) -> bool {
+/// Whether this is a disk's name or UUID.
+pub(crate) fn is_called(info: &BdevInfo, name: &str) -> bool {
     info.name == name || crate::nvmf::parse_uuid(name) == Some(info.uuid)
 }
 

@@ -5,8 +5,11 @@
 
 mod bdev;
 mod bdev_create;
+mod bdev_delay;
 mod bdev_delete;
+mod bdev_error;
 mod bdev_passthru;
+mod bdev_split;
 mod bdev_stats;
 mod blk;
 mod compat;
@@ -47,6 +50,9 @@ pub(crate) fn table() -> Result<Table, RegistryError> {
     bdev_create::register(&mut table)?;
     bdev_delete::register(&mut table)?;
     bdev_passthru::register(&mut table)?;
+    bdev_error::register(&mut table)?;
+    bdev_delay::register(&mut table)?;
+    bdev_split::register(&mut table)?;
     bdev_stats::register(&mut table)?;
     transport::register(&mut table)?;
     subsystem::register(&mut table)?;

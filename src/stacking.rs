@@ -44,6 +44,7 @@ impl Control {
         base: &str,
         recipe: Recipe,
     ) -> Result<Vec<String>, RpcError> {
+        recipe.check().map_err(refused)?;
         let (name, uuid) = recipe.chosen();
         let uuid = uuid.map(|uuid| uuid.hyphenated().to_string());
         for name in name.into_iter().chain(uuid.as_deref()) {
@@ -76,10 +77,11 @@ impl Control {
         }
         let made = layer.recipe.build(&base_bdev).map_err(refused)?;
         let recipe = &layer.recipe;
-        let disks = made.into_iter().map(|bdev| {
-            let info = bdev.info();
+        let disks = made.into_iter().map(|made| {
+            let info = made.bdev.info();
             Disk {
-                bdev,
+                bdev: made.bdev,
+                knob: made.knob,
                 name: info.name,
                 uuid: info.uuid,
                 kind: recipe.kind(),

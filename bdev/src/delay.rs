@@ -92,15 +92,16 @@ pub struct Delay {
 
 /// Makes a delay disk over `base`.
 ///
+/// Any latencies do: [`check`] is for those that somebody asks for.
+///
 /// # Errors
-/// `EINVAL` for an empty name, or a p99 latency below its average.
+/// `EINVAL` for an empty name.
 pub fn create(
     name: impl Into<String>,
     base: SharedBdev,
     uuid: Option<Uuid>,
     latencies: Latencies,
 ) -> Result<Arc<Delay>, BdevError> {
-    check(&latencies)?;
     let uuid = uuid.unwrap_or_else(|| Uuid::new_v5(&NAMESPACE, base.info().uuid.as_bytes()));
     let over = Over::new(name.into(), "delay", uuid, base)?;
     let settings = Arc::new(Settings::default());
@@ -112,7 +113,7 @@ pub fn create(
     Ok(Arc::new(Delay { over, settings }))
 }
 
-/// Refuses what no delay disk can be made with.
+/// Refuses what `bdev_delay_create` refuses; changing them later one by one allows more.
 ///
 /// # Errors
 /// `EINVAL` for a p99 latency below its average.

@@ -1,6 +1,10 @@
 //! Decorators as they were asked for. A decorator may be asked for before its base exists: it is remembered and appears with
 //! the base. Those that SPDK remembers when their base goes away are remembered here too.
 
+use std::sync::Arc;
+
+use bdev::delay::{Delay, Latencies};
+use bdev::error::ErrorDisk;
 use bdev::{BdevError, SharedBdev};
 use nix::errno::Errno;
 use rpc::RpcError;
@@ -16,7 +20,44 @@ pub(crate) struct LayerId(u64);
 /// What to make of a base.
 #[derive(Clone, Debug)]
 pub(crate) enum Recipe {
-    Passthru { name: String, uuid: Option<Uuid> },
+    Passthru {
+        name: String,
+        uuid: Option<Uuid>,
+    },
+    Error {
+        uuid: Option<Uuid>,
+    },
+    Delay {
+        name: String,
+        uuid: Option<Uuid>,
+        /// As they were set last.
+        latencies: Latencies,
+    },
+    Split {
+        count: u32,
+        size_mb: u64,
+    },
+}
+
+/// What can be changed about a decorator that exists.
+#[derive(Clone, Debug)]
+pub(crate) enum Knob {
+    None,
+    Delay(Arc<Delay>),
+    Error(Arc<ErrorDisk>),
+}
+
+/// A disk that was made for a request.
+pub(crate) struct Made {
+    pub(crate) bdev: SharedBdev,
+    pub(crate) knob: Knob,
+}
+
+impl From<SharedBdev> for Made {
+    fn from(bdev: SharedBdev) -> Self {
+        let knob = Knob::None;
+        Self { bdev, knob }
+    }
 }
 
 /// A decorator that was asked for.
@@ -32,6 +73,9 @@ impl Recipe {
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Passthru { .. } => Kind::Passthru,
+            Self::Error { .. } => Kind::Error,
+            Self::Delay { .. } => Kind::Delay,
+            Self::Split { .. } => Kind::Split,
         }
     }
 
@@ -39,51 +83,151 @@ impl Recipe {
     pub(crate) fn module(&self) -> &'static str {
         match self {
             Self::Passthru { .. } => "passthru",
+            Self::Error { .. } => "error",
+            Self::Delay { .. } => "delay",
+            Self::Split { .. } => "split",
         }
     }
 
     pub(crate) fn method(&self) -> &'static str {
         match self {
             Self::Passthru { .. } => "bdev_passthru_create",
+            Self::Error { .. } => "bdev_error_create",
+            Self::Delay { .. } => "bdev_delay_create",
+            Self::Split { .. } => "bdev_split_create",
         }
     }
 
     /// The name and the identity that the operator chose, as far as he did.
     pub(crate) fn chosen(&self) -> (Option<&str>, Option<Uuid>) {
         match self {
-            Self::Passthru { name, uuid } => (Some(name), *uuid),
+            Self::Passthru { name, uuid } | Self::Delay { name, uuid, .. } => (Some(name), *uuid),
+            Self::Error { uuid } => (None, *uuid),
+            Self::Split { .. } => (None, None),
         }
     }
 
     /// Whether it is still wanted when its base has gone away (as SPDK has it).
     fn outlives_base(&self) -> bool {
+        matches!(self, Self::Passthru { .. } | Self::Delay { .. })
+    }
+
+    /// Refuses what can be made of no base.
+    ///
+    /// # Errors
+    /// `EINVAL`.
+    pub(crate) fn check(&self) -> Result<(), BdevError> {
         match self {
-            Self::Passthru { .. } => true,
+            Self::Passthru { .. } | Self::Error { .. } => Ok(()),
+            Self::Delay { latencies, .. } => bdev::delay::check(latencies),
+            Self::Split { count: 0, .. } => Err(BdevError::new(
+                Errno::EINVAL,
+                "split_count is 0: give at least 1",
+            )),
+            Self::Split { .. } => Ok(()),
         }
     }
 
     /// Makes the disks.
-    pub(crate) fn build(&self, base: &SharedBdev) -> Result<Vec<SharedBdev>, BdevError> {
-        match self {
+    pub(crate) fn build(&self, base: &SharedBdev) -> Result<Vec<Made>, BdevError> {
+        let shared = Arc::clone(base);
+        Ok(match self {
             Self::Passthru { name, uuid } => {
-                bdev::passthru::create(name, base.clone(), *uuid).map(|bdev| vec![bdev])
+                vec![bdev::passthru::create(name, shared, *uuid)?.into()]
             }
-        }
+            Self::Error { uuid } => {
+                let disk = bdev::error::create(shared, *uuid)?;
+                vec![Made {
+                    bdev: Arc::clone(&disk) as SharedBdev,
+                    knob: Knob::Error(disk),
+                }]
+            }
+            Self::Delay {
+                name,
+                uuid,
+                latencies,
+            } => {
+                let disk = bdev::delay::create(name, shared, *uuid, *latencies)?;
+                vec![Made {
+                    bdev: Arc::clone(&disk) as SharedBdev,
+                    knob: Knob::Delay(disk),
+                }]
+            }
+            Self::Split { count, size_mb } => {
+                let size = blocks_of(*size_mb, base.info().block_size)?;
+                let parts = bdev::part::split(base, *count, size)?;
+                parts.into_iter().map(Made::from).collect()
+            }
+        })
     }
 }
 
+impl Recipe {
+    /// Latencies can be changed to what cannot be asked for: the calls that change them again.
+    fn corrections(&self) -> Vec<Value> {
+        let Self::Delay {
+            name, latencies, ..
+        } = self
+        else {
+            return Vec::new();
+        };
+        let pairs = [
+            ("p99_read", latencies.avg_read, latencies.p99_read),
+            ("p99_write", latencies.avg_write, latencies.p99_write),
+        ];
+        let wrong = pairs.into_iter().filter(|(_, average, p99)| p99 < average);
+        let calls = wrong.map(|(which, _, p99)| {
+            let params = json!({"delay_bdev_name": name, "latency_type": which, "latency_us": p99});
+            json!({"method": "bdev_delay_update_latency", "params": params})
+        });
+        calls.collect()
+    }
+}
+
+fn blocks_of(size_mb: u64, block_size: u32) -> Result<u64, BdevError> {
+    let block_size = u64::from(block_size);
+    let bytes = size_mb.checked_mul(1 << 20);
+    bytes
+        .filter(|bytes| bytes % block_size == 0)
+        .map(|bytes| bytes / block_size)
+        .ok_or_else(|| {
+            let reason =
+                format!("split_size_mb {size_mb} is no number of blocks of {block_size} bytes");
+            BdevError::new(Errno::EINVAL, reason)
+        })
+}
+
 impl Layer {
-    /// The call that asks for it again; `made` is its first disk, if it has one.
-    fn call(&self, made: Option<&Disk>) -> Value {
-        let known = made.map(|disk| disk.uuid);
+    /// The calls that ask for it again; `made` is its first disk, if it has one.
+    fn calls(&self, made: Option<&Disk>) -> Vec<Value> {
+        // The parts of a split have one each, derived from the base's.
+        let known = made.filter(|disk| disk.kind != Kind::Split);
+        let known = known.map(|disk| disk.uuid);
         let mut params = match &self.recipe {
             Recipe::Passthru { name, .. } => json!({"name": name, "base_bdev_name": self.base}),
+            Recipe::Error { .. } => json!({"base_name": self.base}),
+            Recipe::Delay {
+                name, latencies, ..
+            } => json!({
+                "name": name, "base_bdev_name": self.base,
+                "avg_read_latency": latencies.avg_read,
+                "p99_read_latency": latencies.p99_read.max(latencies.avg_read),
+                "avg_write_latency": latencies.avg_write,
+                "p99_write_latency": latencies.p99_write.max(latencies.avg_write),
+            }),
+            Recipe::Split { count, size_mb } => {
+                json!({"base_bdev": self.base, "split_count": count, "split_size_mb": size_mb})
+            }
         };
         let (_, chosen) = self.recipe.chosen();
         if let Some(uuid) = chosen.or(known) {
             params["uuid"] = uuid.hyphenated().to_string().into();
         }
-        json!({"method": self.recipe.method(), "params": params})
+        let mut calls = vec![json!({"method": self.recipe.method(), "params": params})];
+        if made.is_some() {
+            calls.extend(self.recipe.corrections());
+        }
+        calls
     }
 }
 
@@ -138,10 +282,37 @@ impl Disks {
             .iter()
             .filter(|it| self.made_by(it.id).is_none());
         let found = absent.find(|it| {
-            let (chosen, _) = it.recipe.chosen();
-            it.recipe.kind() == kind && chosen == Some(name)
+            it.recipe.kind() == kind
+                && match it.recipe.chosen() {
+                    (Some(chosen), _) => chosen == name,
+                    // Those without a name of their own are called after their base.
+                    (None, _) => name.strip_prefix("EE_") == Some(&it.base),
+                }
         });
         found.map(|it| it.id)
+    }
+
+    /// The request for parts of this disk, and the parts.
+    pub(crate) fn split_of(&self, base: &str) -> Option<(LayerId, Vec<String>)> {
+        let is_meant = |it: &&Layer| {
+            let given = self.find(&it.base).map(|disk| disk.name.as_str());
+            it.recipe.kind() == Kind::Split && (it.base == base || given == Ok(base))
+        };
+        let id = self.layers.iter().find(is_meant)?.id;
+        let parts = self.disks.iter().filter(|disk| disk.layer == Some(id));
+        Some((id, parts.map(|disk| disk.name.clone()).collect()))
+    }
+
+    /// Remembers latencies that were changed.
+    pub(crate) fn set_latencies(&mut self, id: LayerId, new: Latencies) {
+        let layer = self.layers.iter_mut().find(|it| it.id == id);
+        if let Some(Layer {
+            recipe: Recipe::Delay { latencies, .. },
+            ..
+        }) = layer
+        {
+            *latencies = new;
+        }
     }
 
     /// The first disk that a request made.
@@ -169,7 +340,11 @@ impl Disks {
             match disk.layer {
                 Some(id) if said.contains(&id) => {}
                 Some(id) => {
-                    calls.extend(self.layer(id).map(|it| it.call(Some(disk))));
+                    calls.extend(
+                        self.layer(id)
+                            .into_iter()
+                            .flat_map(|it| it.calls(Some(disk))),
+                    );
                     said.push(id);
                 }
                 None => calls.push(disk.to_call()),
@@ -184,7 +359,7 @@ impl Disks {
         };
         let absent = self.layers.iter().filter(|it| !said.contains(&it.id));
         let absent = absent.filter(|layer| !is_taken(layer));
-        calls.extend(absent.map(|it| it.call(None)));
+        calls.extend(absent.flat_map(|it| it.calls(None)));
         calls
     }
 }

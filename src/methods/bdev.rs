@@ -4,14 +4,19 @@ use std::time::Duration;
 
 use bdev::{DriverValue, Features};
 use nix::errno::Errno;
-use rpc::{Params, RegistryError, Responder, RpcError, When};
+use rpc::{DecodeStyle, Params, RegistryError, Responder, RpcError, When};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Table;
 use super::params::{BDEV, NVMF, Name};
 use crate::control::{Control, done};
-use crate::disks::{Disk, Kind};
+use crate::disks::{Disk, Kind, is_called};
+
+const EXAMINE: DecodeStyle = DecodeStyle {
+    code: rpc::code::INVALID_PARAMS,
+    text: "spdk_json_decode_object failed",
+};
 
 pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
     table
@@ -72,7 +77,10 @@ pub(crate) fn registered(control: &mut Control, name: &str) {
     for responder in control.disks.take_waiting(&info) {
         responder.ok(vec![description.clone()]);
     }
-    if control.options.bdev["bdev_auto_examine"] == true {
+    let is_asked_for = |it: &String| is_called(&info, it);
+    if control.options.bdev["bdev_auto_examine"] == true
+        || control.disks.to_examine.iter().any(is_asked_for)
+    {
         control.examine(name);
     }
 }
@@ -154,18 +162,28 @@ fn driver_specific(disk: &Disk) -> Value {
         Kind::Uring => json!({ "uring": values }),
         Kind::Aio => json!({ "aio": values }),
         Kind::Passthru => json!({ "passthru": values }),
+        Kind::Error => json!({ "error_disk": values }),
+        Kind::Delay => json!({ "delay": values }),
+        Kind::Split => json!({ "split": values }),
     }
 }
 
-/// SPDK refuses it unless automatic examination is off; here nothing is examined either way.
+/// Where disks are not examined by themselves, those named here are: now, or when they appear.
 fn examine(control: &mut Control, params: Params) -> Result<Value, RpcError> {
-    let Name { name: _ } = params.decode(NVMF)?;
-    if control.options.bdev["bdev_auto_examine"] == false {
-        return done();
+    let Name { name } = params.decode(EXAMINE)?;
+    if control.options.bdev["bdev_auto_examine"] != false {
+        let reason =
+            "every bdev is examined by itself; bdev_set_options bdev_auto_examine=false ends that";
+        return Err(RpcError::errno(Errno::EINVAL, reason));
     }
-    let reason =
-        "every bdev is examined by itself; bdev_set_options bdev_auto_examine=false ends that";
-    Err(RpcError::errno(Errno::EINVAL, reason))
+    if !control.disks.to_examine.contains(&name) {
+        control.disks.to_examine.push(name.clone());
+    }
+    if let Ok(disk) = control.disks.find(&name) {
+        let name = disk.name.clone();
+        control.examine(&name);
+    }
+    done()
 }
 
 #[derive(Deserialize)]

@@ -17,7 +17,7 @@ use super::Table;
 use super::bdev::registered;
 use super::params::{BDEV, uuid};
 use crate::control::{Control, internal};
-use crate::disks::{Disk, Hints, Kind};
+use crate::disks::{Disk, Hints, Kind, Knob};
 
 pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
     table
@@ -206,6 +206,7 @@ fn add(
         claim: None,
         base: None,
         layer: None,
+        knob: Knob::None,
     })?;
     registered(control, &name);
     Ok(name.into())

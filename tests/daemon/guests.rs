@@ -14,12 +14,12 @@ use testkit::nvme::{Driver, Options, QueuePair};
 
 use crate::common::{Daemon, NQN, address, directory, file};
 
-fn guest(socket: &Path) -> Driver {
+pub(crate) fn guest(socket: &Path) -> Driver {
     Driver::connect(socket, &Options::default()).expect("a controller")
 }
 
 /// Runs one read or write of `data.len()` bytes; its status and what the buffer holds then.
-fn transfer(
+pub(crate) fn transfer(
     driver: &Driver,
     queue: &mut QueuePair,
     opcode: NvmOpcode,
@@ -54,12 +54,12 @@ pub(crate) fn start_writes(driver: &Driver, queue: &mut QueuePair) {
     queue.wait().expect("the first completion");
 }
 
-fn pattern(len: usize) -> Vec<u8> {
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at / 7 % 251) as u8).collect()
 }
 
 /// NSIDs of Identify's list of active namespaces.
-fn active(driver: &mut Driver) -> Vec<u32> {
+pub(crate) fn active(driver: &mut Driver) -> Vec<u32> {
     let list = driver
         .identify(Cns::ACTIVE_NAMESPACE_LIST, 0)
         .expect("a list");
@@ -70,7 +70,7 @@ fn active(driver: &mut Driver) -> Vec<u32> {
 }
 
 /// Asks to be told of the next change of namespaces, as Linux does.
-fn ask_for_event(driver: &mut Driver) {
+pub(crate) fn ask_for_event(driver: &mut Driver) {
     let mut sqe = Sqe::admin(AdminOpcode::SET_FEATURES, 0);
     sqe.cdw10 = SetFeaturesCdw10::new()
         .with_fid(FeatureId::ASYNC_EVENT_CONFIG)
@@ -86,7 +86,7 @@ fn ask_for_event(driver: &mut Driver) {
 }
 
 /// Waits for the event and takes its log page, as Linux does; NSIDs that have changed.
-fn namespace_event(driver: &mut Driver) -> Vec<u32> {
+pub(crate) fn namespace_event(driver: &mut Driver) -> Vec<u32> {
     let cqe = driver.admin_wait().expect("an event");
     let event = AsyncEvent::from_bits(cqe.dw0);
     assert_eq!(event.event_type(), AsyncEventType::NOTICE);

@@ -7,6 +7,8 @@ mod cli;
 mod common;
 mod configuration;
 mod contract;
+mod decorated_guests;
+mod decorators;
 mod examples;
 mod framework;
 mod guests;

@@ -431,3 +431,39 @@ fn a_signal_ends_the_daemon_under_its_guests() {
     assert!(!place.path().join("a").exists() && !place.path().join("b").exists());
     drop((first, queue, second, other));
 }
+
+fn towers_go<T: Transport>(way: &Way<T>) {
+    let place = directory();
+    let mut daemon = start(&place, &[]);
+    null(&mut daemon, "n", 512, 8);
+    let params = json!({"name": "P", "base_bdev_name": "n"});
+    daemon.ok("bdev_passthru_create", params);
+    daemon.ok("bdev_error_create", json!({"base_name": "P"}));
+    let socket = way.create(&mut daemon, &place, "EE_P");
+    let (mut driver, mut queue) = way.guest(&socket);
+    assert_eq!(driver.config().expect("its configuration").capacity, 16384);
+    // A size goes up.
+    daemon.ok("bdev_null_resize", json!({"name": "n", "new_size": 16}));
+    let config = driver.wait_config_change().expect("another size");
+    assert_eq!(config.capacity, 32768);
+    assert!(queue.read(32760, 4096).is_ok());
+    // A fault comes up.
+    let inject = json!({"name": "EE_P", "io_type": "read", "error_type": "failure"});
+    daemon.ok("bdev_error_inject_error", inject);
+    assert!(failed(&queue.read(0, 4096)));
+    assert!(queue.read(0, 4096).is_ok());
+    // The end comes up.
+    assert_eq!(daemon.ok("bdev_null_delete", json!({"name": "n"})), true);
+    assert!(failed(&queue.read(0, 4096)));
+    daemon.malloc("m");
+    way.set_bdev(&mut daemon, "m");
+    assert!(queue.read(0, 4096).is_ok());
+    drop((driver, queue));
+    daemon.stop();
+}
+
+#[test]
+fn what_happens_below_a_disk_reaches_its_guest() {
+    towers_go(&vfio_user());
+    towers_go(&vhost_user());
+}

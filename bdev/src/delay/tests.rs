@@ -118,7 +118,7 @@ fn impossible_settings_are_refused() {
         p99_write: 2,
         ..same(0)
     };
-    let error = create("D", base(), None, upside_down).unwrap_err();
+    let error = check(&upside_down).unwrap_err();
     assert_eq!(error.errno, Errno::EINVAL);
     assert!(error.reason.contains("p99_write_latency 2"));
     assert!(create("", base(), None, same(0)).is_err());

@@ -1,0 +1,498 @@
+//! Disks on disks, as operators see them. Answers are those of a running SPDK target, asked the same.
+
+use serde_json::{Value, json};
+
+use crate::common::{Daemon, NQN, directory};
+
+fn names(daemon: &mut Daemon) -> Vec<String> {
+    let list = daemon.ok("bdev_get_bdevs", Value::Null);
+    let names = list.as_array().expect("a list").iter();
+    names
+        .filter_map(|disk| disk["name"].as_str().map(str::to_owned))
+        .collect()
+}
+
+fn disk(daemon: &mut Daemon, name: &str) -> Value {
+    let list = daemon.ok("bdev_get_bdevs", json!({ "name": name }));
+    list[0].clone()
+}
+
+fn passthru(daemon: &mut Daemon, name: &str, base: &str) {
+    let params = json!({"name": name, "base_bdev_name": base});
+    assert_eq!(daemon.ok("bdev_passthru_create", params), name);
+}
+
+fn latencies(name: &str, base: &str) -> Value {
+    json!({
+        "name": name, "base_bdev_name": base, "avg_read_latency": 10, "p99_read_latency": 20,
+        "avg_write_latency": 5, "p99_write_latency": 50,
+    })
+}
+
+/// M, a passthru on it, an error bdev on that, a delay on that, three parts of it.
+fn tower(daemon: &mut Daemon) {
+    let uuid = "11111111-1111-4111-8111-111111111111";
+    let malloc = json!({"name": "M", "num_blocks": 20480, "block_size": 512, "uuid": uuid});
+    daemon.ok("bdev_malloc_create", malloc);
+    passthru(daemon, "P", "M");
+    assert_eq!(
+        daemon.ok("bdev_error_create", json!({"base_name": "P"})),
+        true
+    );
+    assert_eq!(daemon.ok("bdev_delay_create", latencies("D", "EE_P")), "D");
+    let split = json!({"base_bdev": "D", "split_count": 3});
+    let parts = daemon.ok("bdev_split_create", split);
+    assert_eq!(parts, json!(["Dp0", "Dp1", "Dp2"]));
+}
+
+#[test]
+fn a_tower_is_shown_as_spdk_shows_it() {
+    let place = directory();
+    let mut daemon = Daemon::start(place.path(), &[]);
+    tower(&mut daemon);
+    assert_eq!(
+        names(&mut daemon),
+        ["M", "P", "EE_P", "D", "Dp0", "Dp1", "Dp2"]
+    );
+    // Name, product, identity, length, whether claimed, what its driver says.
+    let expected = [
+        (
+            "M",
+            "Malloc disk",
+            "11111111-1111-4111-8111-111111111111",
+            20480,
+            true,
+            json!({}),
+        ),
+        (
+            "P",
+            "passthru",
+            "fb530fef-0dea-5bc1-8c9c-25610cadb721",
+            20480,
+            true,
+            json!({"passthru": {"name": "P", "base_bdev_name": "M"}}),
+        ),
+        (
+            "EE_P",
+            "Error Injection Disk",
+            "b18f8955-f1e6-5c61-a662-83043bf3817b",
+            20480,
+            true,
+            json!({"error_disk": {"base_bdev": "P"}}),
+        ),
+        (
+            "D",
+            "delay",
+            "b185b160-36e6-583a-9b35-6198d86ef93a",
+            20480,
+            true,
+            json!({"delay": {
+                "name": "D", "base_bdev_name": "EE_P", "uuid": "b185b160-36e6-583a-9b35-6198d86ef93a",
+                "avg_read_latency": 10, "p99_read_latency": 20, "avg_write_latency": 5, "p99_write_latency": 50,
+            }}),
+        ),
+        (
+            "Dp1",
+            "Split Disk",
+            "982489fc-8623-55d8-8f51-1c14a00f0d61",
+            6826,
+            false,
+            json!({"split": {"base_bdev": "D", "offset_blocks": 6826}}),
+        ),
+    ];
+    for (name, product, uuid, blocks, claimed, specific) in expected {
+        let shown = disk(&mut daemon, name);
+        assert_eq!(shown["product_name"], product);
+        assert_eq!(shown["uuid"], uuid, "{name}");
+        assert_eq!(shown["aliases"], json!([uuid]));
+        assert_eq!(shown["num_blocks"], blocks);
+        assert_eq!(shown["claimed"], claimed, "{name}");
+        let claim = if claimed {
+            json!("exclusive_write")
+        } else {
+            Value::Null
+        };
+        assert_eq!(shown["claim_type"], claim, "{name}");
+        assert_eq!(shown["driver_specific"], specific);
+        assert_eq!(shown["numa_id"], -1);
+        assert_eq!(shown["supported_io_types"]["unmap"], true);
+    }
+    daemon.stop();
+}
+
+#[test]
+fn what_is_refused_says_who_has_the_base() {
+    let place = directory();
+    let mut daemon = Daemon::start(place.path(), &[]);
+    tower(&mut daemon);
+    let base = json!({"name": "P2", "base_bdev_name": "M"});
+    daemon.refused(
+        "bdev_passthru_create",
+        base,
+        -1,
+        "the base of bdev `P` (module passthru)",
+    );
+    let again = json!({"name": "P", "base_bdev_name": "Nope"});
+    daemon.refused("bdev_passthru_create", again, -17, "File exists");
+    daemon.refused(
+        "bdev_passthru_create",
+        json!({"base_bdev_name": "M"}),
+        -32603,
+        "Invalid parameters",
+    );
+    for name in ["Nope", "M", "D"] {
+        daemon.refused(
+            "bdev_passthru_delete",
+            json!({ "name": name }),
+            -19,
+            "No such device",
+        );
+    }
+    daemon.refused(
+        "bdev_error_create",
+        json!({"base_name": "P"}),
+        -17,
+        "File exists",
+    );
+    daemon.refused(
+        "bdev_error_create",
+        json!({"base_name": "M"}),
+        -1,
+        "bdev `P`",
+    );
+    daemon.refused(
+        "bdev_error_create",
+        json!({}),
+        -32603,
+        "spdk_json_decode_object failed",
+    );
+    daemon.refused(
+        "bdev_error_delete",
+        json!({"name": "P"}),
+        -19,
+        "No such device",
+    );
+    daemon.refused("bdev_delay_create", latencies("D2", "EE_P"), -1, "bdev `D`");
+    daemon.refused(
+        "bdev_delay_create",
+        latencies("M", "Free"),
+        -17,
+        "File exists",
+    );
+    let mut upside_down = latencies("D4", "Nope");
+    upside_down["avg_read_latency"] = 100.into();
+    daemon.refused("bdev_delay_create", upside_down, -22, "p99_read_latency 20");
+    for name in ["P", "Nope"] {
+        let update = json!({"delay_bdev_name": name, "latency_type": "avg_read", "latency_us": 5});
+        let text = "The requested bdev does not exist.";
+        daemon.refused("bdev_delay_update_latency", update, -32602, text);
+    }
+    let update = json!({"delay_bdev_name": "D", "latency_type": "avg", "latency_us": 5});
+    daemon.refused(
+        "bdev_delay_update_latency",
+        update,
+        -32603,
+        "Invalid parameters",
+    );
+    let split = |base: &str, count: u32| json!({"base_bdev": base, "split_count": count});
+    let text = "Failed to create 3 split bdevs from 'D': File exists";
+    daemon.refused("bdev_split_create", split("D", 3), -32602, text);
+    daemon.refused("bdev_split_create", split("M", 3), -32602, "bdev `P`");
+    let text = "Failed to create 0 split bdevs from 'X': Invalid argument";
+    daemon.refused("bdev_split_create", split("X", 0), -32602, text);
+    daemon.refused(
+        "bdev_split_create",
+        json!({"base_bdev": "X"}),
+        -32602,
+        "Invalid parameters",
+    );
+    let text = "No such file or directory";
+    daemon.refused(
+        "bdev_split_delete",
+        json!({"base_bdev": "None"}),
+        -32602,
+        text,
+    );
+
+    // Guests get only what nobody else has.
+    daemon.subsystem();
+    let namespace = json!({"nqn": NQN, "namespace": {"bdev_name": "M"}});
+    daemon.refused(
+        "nvmf_subsystem_add_ns",
+        namespace,
+        -32602,
+        "module passthru",
+    );
+    let controller = json!({"ctrlr": "v0", "dev_name": "M"});
+    let text = "Operation not permitted";
+    daemon.refused("vhost_create_blk_controller", controller, -32602, text);
+    assert_eq!(daemon.add_ns("Dp0"), 1);
+    let base = json!({"name": "PP", "base_bdev_name": "Dp0"});
+    daemon.refused("bdev_passthru_create", base, -1, "namespace 1 of");
+    let controller = json!({"ctrlr": "v0", "dev_name": "Dp1"});
+    daemon.ok("vhost_create_blk_controller", controller);
+    let base = json!({"name": "PP", "base_bdev_name": "Dp1"});
+    daemon.refused("bdev_passthru_create", base, -1, "vhost controller `v0`");
+    // What was refused is not remembered: nothing appears later.
+    daemon.ok("nvmf_subsystem_remove_ns", json!({"nqn": NQN, "nsid": 1}));
+    assert!(!names(&mut daemon).contains(&"PP".to_owned()));
+    passthru(&mut daemon, "PP", "Dp0");
+    daemon.stop();
+}
+
+#[test]
+fn injections_are_checked() {
+    let place = directory();
+    let mut daemon = Daemon::start(place.path(), &[]);
+    tower(&mut daemon);
+    let method = "bdev_error_inject_error";
+    let inject = |more: Value| {
+        let mut params = json!({"name": "EE_P", "io_type": "read", "error_type": "failure"});
+        for (key, value) in more.as_object().expect("members") {
+            params[key] = value.clone();
+        }
+        params
+    };
+    assert_eq!(daemon.ok(method, inject(json!({}))), true);
+    assert_eq!(daemon.ok(method, inject(json!({"io_type": "clear"}))), true);
+    assert_eq!(daemon.ok(method, inject(json!({"num": 0}))), true);
+    let refused = [
+        (json!({"io_type": "reads"}), -32603, "Invalid parameters"),
+        (
+            json!({"error_type": "failur"}),
+            -32603,
+            "Invalid parameters",
+        ),
+        (json!({"zzz": 1}), -32603, "Invalid parameters"),
+        (json!({"name": "P"}), -19, "No such device"),
+        (json!({"name": "Nope"}), -19, "No such device"),
+        (json!({"error_type": "corrupt_data"}), -22, "corrupt_value"),
+        (
+            json!({"error_type": "corrupt_data", "corrupt_value": 300}),
+            -32603,
+            "Invalid parameters",
+        ),
+        (
+            json!({"error_type": "nvme_failure"}),
+            -22,
+            "nvme_sct or nvme_sc should be specified",
+        ),
+        (
+            json!({"nvme_sct": 1}),
+            -22,
+            "nvme_sct or nvme_sc should be specified",
+        ),
+        (
+            json!({"error_type": "nvme_failure", "nvme_sct": 9}),
+            -22,
+            "nvme_sct 9",
+        ),
+        (
+            json!({"error_type": "nvme_failure", "nvme_sc": 256}),
+            -22,
+            "nvme_sc 256",
+        ),
+    ];
+    for (more, code, text) in refused {
+        daemon.refused(method, inject(more), code, text);
+    }
+    let method = "bdev_error_resume_pending";
+    assert_eq!(daemon.ok(method, json!({"name": "EE_P"})), true);
+    daemon.refused(method, json!({"name": "P"}), -19, "No such device");
+    daemon.stop();
+}
+
+#[test]
+fn what_stands_on_a_disk_goes_with_it() {
+    let place = directory();
+    let mut daemon = Daemon::start(place.path(), &[]);
+    tower(&mut daemon);
+    daemon.malloc("other");
+    assert_eq!(daemon.ok("bdev_malloc_delete", json!({"name": "M"})), true);
+    assert_eq!(names(&mut daemon), ["other"]);
+    let events = daemon.ok("notify_get_notifications", json!({"id": 0, "max": 100}));
+    let gone = events.as_array().expect("a list").iter();
+    let gone: Vec<_> = gone
+        .filter(|event| event["type"] == "bdev_unregister")
+        .filter_map(|event| event["ctx"].as_str())
+        .collect();
+    let (parts, rest) = gone.split_at(3);
+    assert!(parts.iter().all(|name| name.starts_with("Dp")));
+    assert_eq!(rest, ["D", "EE_P", "P", "M"], "those above first");
+    // A passthru and a delay are still wanted; errors and splits are not. As SPDK.
+    daemon.malloc("M");
+    assert_eq!(names(&mut daemon), ["other", "M", "P"]);
+    daemon.ok("bdev_error_create", json!({"base_name": "P"}));
+    assert_eq!(names(&mut daemon), ["other", "M", "P", "EE_P", "D"]);
+    // From the middle: what is below is free again.
+    assert_eq!(
+        daemon.ok("bdev_error_delete", json!({"name": "EE_P"})),
+        true
+    );
+    assert_eq!(names(&mut daemon), ["other", "M", "P"]);
+    assert_eq!(disk(&mut daemon, "P")["claimed"], false);
+    assert_eq!(disk(&mut daemon, "M")["claimed"], true);
+    assert_eq!(
+        daemon.ok("bdev_passthru_delete", json!({"name": "P"})),
+        true
+    );
+    assert_eq!(disk(&mut daemon, "M")["claimed"], false);
+    // The delay waits on, until it is deleted too.
+    assert_eq!(daemon.ok("bdev_delay_delete", json!({"name": "D"})), true);
+    daemon.refused(
+        "bdev_delay_delete",
+        json!({"name": "D"}),
+        -19,
+        "No such device",
+    );
+    daemon.stop();
+}
+
+#[test]
+fn a_base_may_come_later() {
+    let place = directory();
+    let mut daemon = Daemon::start(place.path(), &[]);
+    assert_eq!(
+        daemon.ok("bdev_delay_create", latencies("Top", "Xp1")),
+        "Top"
+    );
+    let split = json!({"base_bdev": "X", "split_count": 2, "split_size_mb": 4});
+    assert_eq!(daemon.ok("bdev_split_create", split.clone()), json!([]));
+    daemon.refused("bdev_split_create", split, -32602, "File exists");
+    passthru(&mut daemon, "X", "Below");
+    assert_eq!(
+        daemon.ok("bdev_error_create", json!({"base_name": "Top"})),
+        true
+    );
+    assert_eq!(names(&mut daemon), [] as [&str; 0]);
+    let saved = daemon.save_config();
+    daemon.malloc("Below");
+    assert_eq!(
+        names(&mut daemon),
+        ["Below", "X", "Xp0", "Xp1", "Top", "EE_Top"]
+    );
+    // Deleting what waits.
+    passthru(&mut daemon, "Q", "Never");
+    assert_eq!(
+        daemon.ok("bdev_passthru_delete", json!({"name": "Q"})),
+        true
+    );
+    daemon.ok("bdev_error_create", json!({"base_name": "Never"}));
+    assert_eq!(
+        daemon.ok("bdev_error_delete", json!({"name": "EE_Never"})),
+        true
+    );
+    daemon.ok(
+        "bdev_split_create",
+        json!({"base_bdev": "Never", "split_count": 2}),
+    );
+    assert_eq!(
+        daemon.ok("bdev_split_delete", json!({"base_bdev": "Never"})),
+        true
+    );
+    assert_eq!(
+        daemon.ok("bdev_split_delete", json!({"base_bdev": "X"})),
+        true
+    );
+    assert_eq!(names(&mut daemon), ["Below", "X"]);
+    daemon.stop();
+
+    // What waits is saved, and waits again.
+    let path = place.path().join("saved.json");
+    std::fs::write(&path, saved.to_string()).expect("a file");
+    let mut daemon = Daemon::start(place.path(), &["-c", path.to_str().expect("text")]);
+    assert_eq!(daemon.save_config(), saved);
+    daemon.malloc("Below");
+    assert_eq!(
+        names(&mut daemon),
+        ["Below", "X", "Xp0", "Xp1", "Top", "EE_Top"]
+    );
+    daemon.stop();
+}
+
+#[test]
+fn towers_come_back() {
+    let place = directory();
+    let mut daemon = Daemon::start(place.path(), &[]);
+    tower(&mut daemon);
+    passthru(&mut daemon, "PP", "Dp1");
+    daemon.subsystem();
+    daemon.add_ns("PP");
+    daemon.add_ns("Dp2");
+    // More than SPDK can load again: an average above its p99.
+    let update = json!({"delay_bdev_name": "D", "latency_type": "avg_read", "latency_us": 500});
+    assert_eq!(daemon.ok("bdev_delay_update_latency", update), true);
+    let shown = daemon.ok("bdev_get_bdevs", Value::Null);
+    let saved = daemon.save_config();
+    daemon.stop();
+    let path = place.path().join("saved.json");
+    std::fs::write(&path, saved.to_string()).expect("a file");
+    let mut daemon = Daemon::start(place.path(), &["-c", path.to_str().expect("text")]);
+    assert_eq!(daemon.ok("bdev_get_bdevs", Value::Null), shown);
+    assert_eq!(daemon.save_config(), saved);
+    daemon.stop();
+}
+
+#[test]
+fn fewer_parts_where_the_base_is_small() {
+    let place = directory();
+    let mut daemon = Daemon::start(place.path(), &[]);
+    let malloc = json!({"name": "B", "num_blocks": 1024, "block_size": 4096});
+    daemon.ok("bdev_malloc_create", malloc);
+    let split = json!({"base_bdev": "B", "split_count": 9, "split_size_mb": 1});
+    let parts = daemon.ok("bdev_split_create", split);
+    assert_eq!(parts, json!(["Bp0", "Bp1", "Bp2", "Bp3"]));
+    assert_eq!(
+        daemon.ok("bdev_split_delete", json!({"base_bdev": "B"})),
+        true
+    );
+    let split = json!({"base_bdev": "B", "split_count": 2, "split_size_mb": 100});
+    assert_eq!(daemon.ok("bdev_split_create", split), json!([]));
+    assert_eq!(disk(&mut daemon, "B")["claimed"], false);
+    assert_eq!(
+        daemon.ok("bdev_split_delete", json!({"base_bdev": "B"})),
+        true
+    );
+    // All parts or none: a name that is taken takes nothing along.
+    daemon.malloc("Bp1");
+    let split = json!({"base_bdev": "B", "split_count": 2});
+    daemon.refused("bdev_split_create", split, -32602, "Bp1");
+    assert_eq!(names(&mut daemon), ["B", "Bp1"]);
+    assert_eq!(disk(&mut daemon, "B")["claimed"], false);
+    daemon.stop();
+}
+
+#[test]
+fn nothing_is_examined_where_that_is_off() {
+    let place = directory();
+    let mut daemon = Daemon::start(place.path(), &["--wait-for-rpc"]);
+    daemon.ok("bdev_set_options", json!({"bdev_auto_examine": false}));
+    daemon.ok("framework_start_init", Value::Null);
+    passthru(&mut daemon, "P", "M");
+    passthru(&mut daemon, "Q", "N");
+    daemon.malloc("M");
+    assert_eq!(names(&mut daemon), ["M"]);
+    assert_eq!(daemon.ok("bdev_examine", json!({"name": "M"})), true);
+    assert_eq!(daemon.ok("bdev_examine", json!({"name": "N"})), true);
+    assert_eq!(names(&mut daemon), ["M", "P"]);
+    daemon.malloc("N");
+    assert_eq!(names(&mut daemon), ["M", "P", "N", "Q"]);
+    let saved = daemon.save_config().to_string();
+    assert!(saved.contains("bdev_examine"));
+    daemon.stop();
+    let mut daemon = Daemon::start(place.path(), &[]);
+    daemon.refused(
+        "bdev_examine",
+        json!({"name": "M"}),
+        -22,
+        "Invalid argument",
+    );
+    daemon.refused(
+        "bdev_examine",
+        json!({}),
+        -32602,
+        "spdk_json_decode_object failed",
+    );
+    assert_eq!(daemon.ok("bdev_wait_for_examine", Value::Null), true);
+    daemon.stop();
+}

@@ -12,6 +12,7 @@ use rpc::{Responder, RpcError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::tuning::Tuning;
 pub(crate) use layers::{Knob, Layer, LayerId, Recipe};
 
 /// Which methods a disk belongs to.
@@ -96,6 +97,7 @@ pub(crate) struct Disk {
     /// The request that made it, for a decorator that was asked for.
     pub(crate) layer: Option<LayerId>,
     pub(crate) knob: Knob,
+    pub(crate) tuning: Tuning,
 }
 
 impl Disk {
@@ -114,7 +116,7 @@ impl Disk {
 
     /// The calls that set again what was set about it, which follow the one that makes it.
     pub(crate) fn settings(&self) -> Vec<Value> {
-        Vec::new()
+        self.tuning.calls(&self.name)
     }
 }
 

@@ -29,6 +29,7 @@ mod replay;
 mod stacking;
 mod state;
 mod telemetry;
+mod tuning;
 mod virtio_blk;
 
 fn main() -> std::process::ExitCode {

@@ -8,7 +8,9 @@ mod bdev_create;
 mod bdev_delay;
 mod bdev_delete;
 mod bdev_error;
+mod bdev_histogram;
 mod bdev_passthru;
+mod bdev_qos;
 mod bdev_split;
 mod bdev_stats;
 mod blk;
@@ -54,6 +56,8 @@ pub(crate) fn table() -> Result<Table, RegistryError> {
     bdev_delay::register(&mut table)?;
     bdev_split::register(&mut table)?;
     bdev_stats::register(&mut table)?;
+    bdev_qos::register(&mut table)?;
+    bdev_histogram::register(&mut table)?;
     transport::register(&mut table)?;
     subsystem::register(&mut table)?;
     namespace::register(&mut table)?;

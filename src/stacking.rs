@@ -19,6 +19,7 @@ use crate::control::{Control, still_draining};
 use crate::disks::{Claim, Disk, Hints, LayerId, Recipe};
 use crate::methods::registered;
 use crate::nvmf::DRAIN_TIMEOUT;
+use crate::tuning::Tuning;
 
 fn refused(error: bdev::BdevError) -> RpcError {
     RpcError::errno(error.errno, error.reason)
@@ -91,6 +92,7 @@ impl Control {
                 claim: None,
                 base: Some(base_name.clone()),
                 layer: Some(id),
+                tuning: Tuning::default(),
             }
         });
         self.stack(&base_name, recipe.module(), disks.collect())

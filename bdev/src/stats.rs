@@ -148,6 +148,8 @@ pub struct IoStats {
     pub in_flight: u64,
     /// Those of them that wait for their turn under a rate limit.
     pub held: u64,
+    /// Channels that are open.
+    pub channels: u64,
     /// Ticks in which any request was in flight, while that is watched ([`watch_local_depth`]).
     pub busy_ticks: u64,
     /// The sum of the ticks that requests were in flight, while that is watched.
@@ -168,6 +170,7 @@ impl IoStats {
         self.failures.add(&other.failures);
         self.in_flight = self.in_flight.wrapping_add(other.in_flight);
         self.held = self.held.wrapping_add(other.held);
+        self.channels = self.channels.wrapping_add(other.channels);
         self.busy_ticks = self.busy_ticks.wrapping_add(other.busy_ticks);
         self.weighted_ticks = self.weighted_ticks.wrapping_add(other.weighted_ticks);
     }
@@ -458,6 +461,7 @@ impl Counters {
             failures: self.failures.get(),
             in_flight: self.in_flight.get(),
             held: self.held.get(),
+            channels: 0,
             busy_ticks: depth.busy,
             weighted_ticks: depth.weighted,
         }
@@ -522,10 +526,15 @@ impl Registry {
 #[must_use]
 pub fn local_stats(bdev: &SharedBdev, cx: &mut Cx) -> IoStats {
     let registry = cx.local::<Registry>();
-    registry
-        .find(bdev)
-        .map(|counters| counters.snapshot())
-        .unwrap_or_default()
+    let Some(counters) = registry.find(bdev) else {
+        return IoStats::default();
+    };
+    // Each channel has a reference, and so has the registry.
+    let references = Rc::strong_count(counters) as u64;
+    IoStats {
+        channels: references.saturating_sub(1),
+        ..counters.snapshot()
+    }
 }
 
 /// Forgets a part of what [`local_stats`] tells.

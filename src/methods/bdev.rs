@@ -102,9 +102,7 @@ fn describe(control: &Control, disk: &Disk) -> Value {
         "preferred_unmap_alignment": hints.preferred_unmap_alignment,
         "preferred_unmap_granularity": hints.preferred_unmap_granularity,
         "uuid": uuid,
-        "assigned_rate_limits": {
-            "rw_ios_per_sec": 0, "rw_mbytes_per_sec": 0, "r_mbytes_per_sec": 0, "w_mbytes_per_sec": 0,
-        },
+        "assigned_rate_limits": disk.tuning.assigned_limits(),
         "claimed": disk.claim.is_some(),
     });
     if control.disks.root(disk).kind == Kind::Malloc {

@@ -18,6 +18,7 @@ use super::bdev::registered;
 use super::params::{BDEV, uuid};
 use crate::control::{Control, internal};
 use crate::disks::{Disk, Hints, Kind, Knob};
+use crate::tuning::Tuning;
 
 pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
     table
@@ -207,6 +208,7 @@ fn add(
         base: None,
         layer: None,
         knob: Knob::None,
+        tuning: Tuning::default(),
     })?;
     registered(control, &name);
     Ok(name.into())

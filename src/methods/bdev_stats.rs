@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use super::Table;
 use super::params::BDEV;
 use crate::control::{Control, done};
+use crate::disks::Disk;
+use crate::tuning::Tuning;
 
 pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
     table
@@ -73,16 +75,16 @@ fn get_iostat(control: &mut Control, params: Params, responder: Responder) {
     };
     let (asked, reset) = (Arc::clone(&disks), wanted.reset_mode.reset());
     let ask = move |reactor: &mut Reactor| local(reactor, &asked, reset);
-    control.gather(responder, ask, move |control, answers| {
-        let names = disks.iter().map(|disk| disk.info().name);
+    control.gather(responder, ask, move |_, answers| {
+        let names = disks.iter().map(|(bdev, _)| bdev.info().name);
         let mut members = json!({"tick_rate": tick_rate(), "ticks": ticks()});
         if wanted.per_channel {
-            let reactors = control.reactors.iter().zip(&answers);
-            let channels = reactors.map(|(reactor, stats)| {
-                let mut channel = json!({"thread_id": reactor.lcore()});
-                let stats = stats.first().cloned().unwrap_or_default();
-                crate::options::merge(&mut channel, &describe(&stats));
-                channel
+            // Threads are numbered as thread_get_stats does.
+            let channels = (1u64..).zip(&answers).filter_map(|(id, stats)| {
+                let stats = stats.first().filter(|stats| stats.channels > 0)?;
+                let mut channel = json!({ "thread_id": id });
+                crate::options::merge(&mut channel, &describe(stats));
+                Some(channel)
             });
             members["name"] = names.into_iter().next().into();
             members["channels"] = channels.collect();
@@ -95,6 +97,11 @@ fn get_iostat(control: &mut Control, params: Params, responder: Responder) {
             }
             let mut bdev = json!({ "name": name });
             crate::options::merge(&mut bdev, &describe(&sum));
+            if let Some((_, tuning)) = disks.get(index)
+                && let Some(sampled) = sampled(&sum, tuning)
+            {
+                crate::options::merge(&mut bdev, &sampled);
+            }
             bdev
         });
         members["bdevs"] = bdevs.collect();
@@ -128,25 +135,28 @@ fn reset_iostat(control: &mut Control, params: Params, responder: Responder) {
     }
 }
 
+type Selected = Arc<[(SharedBdev, Tuning)]>;
+
 /// The disks of these names, or all.
-fn select(control: &Control, names: Option<&[String]>) -> Result<Arc<[SharedBdev]>, RpcError> {
+fn select(control: &Control, names: Option<&[String]>) -> Result<Selected, RpcError> {
+    let take = |disk: &Disk| (Arc::clone(&disk.bdev), disk.tuning);
     match names {
-        None => Ok(control
-            .disks
-            .iter()
-            .map(|disk| Arc::clone(&disk.bdev))
-            .collect()),
+        None => Ok(control.disks.iter().map(take).collect()),
         Some(names) => names
             .iter()
-            .map(|name| Ok(Arc::clone(&control.disks.find(name)?.bdev)))
+            .map(|name| Ok(take(control.disks.find(name)?)))
             .collect(),
     }
 }
 
 /// What one reactor knows of these disks.
-fn local(reactor: &mut Reactor, disks: &[SharedBdev], reset: Option<StatsReset>) -> Vec<IoStats> {
+fn local(
+    reactor: &mut Reactor,
+    disks: &[(SharedBdev, Tuning)],
+    reset: Option<StatsReset>,
+) -> Vec<IoStats> {
     let cx = reactor.cx();
-    let stats = disks.iter().map(|disk| {
+    let stats = disks.iter().map(|(disk, _)| {
         let stats = bdev::local_stats(disk, cx);
         if let Some(reset) = reset {
             bdev::reset_local_stats(disk, cx, reset);
@@ -154,6 +164,23 @@ fn local(reactor: &mut Reactor, disks: &[SharedBdev], reset: Option<StatsReset>)
         stats
     });
     stats.collect()
+}
+
+/// What is added while the queue depth is sampled. Times are in microseconds, as the period.
+fn sampled(stats: &IoStats, tuning: &Tuning) -> Option<Value> {
+    if tuning.qd_period() == 0 {
+        return None;
+    }
+    let micros = |ticks: u64| u128::from(ticks) * 1_000_000 / u128::from(tick_rate());
+    let micros = |ticks| u64::try_from(micros(ticks)).unwrap_or(u64::MAX);
+    // Reactors may have been busy at the same time, which none of them knows.
+    let most = ticks().saturating_sub(tuning.qd_since());
+    Some(json!({
+        "queue_depth_polling_period": tuning.qd_period(),
+        "queue_depth": stats.in_flight,
+        "io_time": micros(stats.busy_ticks.min(most)),
+        "weighted_io_time": micros(stats.weighted_ticks),
+    }))
 }
 
 fn describe(stats: &IoStats) -> Value {

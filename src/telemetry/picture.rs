@@ -10,7 +10,8 @@ use virtio::BlkSnapshot;
 use super::gather::{Answer, Party, ReactorAnswer};
 use super::{
     BdevTelemetry, ControllerState, ControllerTelemetry, NamespaceTelemetry, OpTelemetry,
-    PollerTelemetry, QueueCounters, QueueTelemetry, ReactorTelemetry, RpcTelemetry, Telemetry,
+    PollerTelemetry, QueueCounters, QueueTelemetry, RateLimitTelemetry, ReactorTelemetry,
+    RpcTelemetry, Telemetry,
 };
 use crate::control::Control;
 use crate::disks::Disk;
@@ -109,6 +110,12 @@ impl Control {
             errors: errors(&sum),
             in_flight: sum.in_flight,
             queued: sum.held,
+            rate_limits: RateLimitTelemetry {
+                rw_ios_per_sec: disk.tuning.limits.rw_ios_per_sec,
+                rw_mbytes_per_sec: disk.tuning.limits.rw_mbytes_per_sec,
+                r_mbytes_per_sec: disk.tuning.limits.r_mbytes_per_sec,
+                w_mbytes_per_sec: disk.tuning.limits.w_mbytes_per_sec,
+            },
             ..BdevTelemetry::default()
         }
     }

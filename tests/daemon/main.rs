@@ -16,6 +16,7 @@ mod hostile;
 mod life;
 mod nvmf;
 mod nvmf_access;
+mod qos;
 mod roundtrip;
 mod shells;
 mod spdk_client;

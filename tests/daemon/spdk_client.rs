@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::common::{Daemon, NQN, directory, file};
 
 /// The client, or why it is not tried.
-fn client() -> Option<PathBuf> {
+pub(crate) fn client() -> Option<PathBuf> {
     let Some(directory) = std::env::var_os("VTARGET_SPDK_DIR") else {
         println!("skipped: VTARGET_SPDK_DIR names no checkout of SPDK");
         return None;
@@ -20,7 +20,7 @@ fn client() -> Option<PathBuf> {
 }
 
 /// Runs one command of the client with this input; whether it worked, and what it printed.
-fn run(client: &Path, socket: &Path, line: &str, input: &str) -> (bool, String) {
+pub(crate) fn run(client: &Path, socket: &Path, line: &str, input: &str) -> (bool, String) {
     let mut child = Command::new("python3")
         .arg(client)
         .arg("-s")

@@ -1,4 +1,4 @@
-//! Once warm, no request allocates: not in a channel, not in the reactor below it.
+//! Once warm, no request allocates: not in a channel, not in the reactor below it, not while it waits under a limit.
 #![allow(unsafe_code, reason = "a global allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -11,7 +11,10 @@ use std::time::Duration;
 use bdev::malloc::MallocOptions;
 use bdev::null::NullOptions;
 use bdev::uring::UringOptions;
-use bdev::{Channel, Finished, Io, IoKind, IoStatus, SharedBdev, Submitted};
+use bdev::{
+    Channel, Finished, HistogramOptions, Io, IoKind, IoStatus, Limiter, RateLimits, SharedBdev,
+    Submitted,
+};
 use guest_memory::{Access, DmaMap, MapView, Region, Segments, SharedMemory};
 use reactor::{Config, Cx, Event, Idle, Poll, Poller};
 
@@ -151,6 +154,10 @@ impl Poller for Load {
 }
 
 fn allocations(bdev: SharedBdev, shift: u64) -> u64 {
+    allocations_under(bdev, shift, None)
+}
+
+fn allocations_under(bdev: SharedBdev, shift: u64, limits: Option<RateLimits>) -> u64 {
     let (handle, thread) = reactor::spawn(Config::default()).expect("a reactor starts");
     let (result, allocated) = channel();
     handle.send(move |reactor| {
@@ -161,6 +168,18 @@ fn allocations(bdev: SharedBdev, shift: u64) -> u64 {
             access: Access::READ | Access::WRITE,
             backing: Some(Arc::clone(memory.mapping())),
         };
+        if let Some(limits) = limits {
+            let cx = reactor.cx();
+            bdev::set_local_limits(&bdev, cx, Limiter::new(&limits));
+            let histogram = HistogramOptions {
+                kind: None,
+                granularity: 7,
+                min_ns: 1000,
+                max_ns: 1_000_000_000,
+            };
+            bdev::set_local_histogram(&bdev, cx, Some(&histogram));
+            bdev::watch_local_depth(&bdev, cx, true);
+        }
         let load = Load {
             channel: bdev::open(&bdev, reactor.cx()).expect("the disk opens"),
             view: MapView::new(DmaMap::empty().with(region).expect("one region")),
@@ -218,4 +237,17 @@ fn file(directory: &Path) -> SharedBdev {
 fn files_allocate_nothing() {
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     assert_eq!(allocations(file(directory.path()), 0), 0);
+}
+
+/// With everything switched on that can be; most requests wait for their turn.
+#[test]
+fn limits_and_histograms_allocate_nothing() {
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let limits = RateLimits {
+        rw_ios_per_sec: 50_000,
+        r_mbytes_per_sec: 100,
+        ..RateLimits::default()
+    };
+    let disk = file(directory.path());
+    assert_eq!(allocations_under(disk, 0, Some(limits)), 0);
 }

@@ -83,7 +83,7 @@ fn set_qos_limit(control: &mut Control, params: Params, responder: Responder) {
         disk.tuning.limits = wanted.over(disk.tuning.limits)?;
         let limits = disk.tuning.limits;
         let asked = wanted.rw_ios_per_sec.unwrap_or(0);
-        if asked % IOS_STEP != 0 && asked != u64::MAX {
+        if !asked.is_multiple_of(IOS_STEP) && asked != u64::MAX {
             let limit = limits.rw_ios_per_sec;
             tracing::warn!(
                 bdev = disk.name,

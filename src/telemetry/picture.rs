@@ -116,7 +116,6 @@ impl Control {
                 r_mbytes_per_sec: disk.tuning.limits.r_mbytes_per_sec,
                 w_mbytes_per_sec: disk.tuning.limits.w_mbytes_per_sec,
             },
-            ..BdevTelemetry::default()
         }
     }
 

@@ -14,9 +14,10 @@ pub(crate) const SUBSYSTEMS: &[(&str, &[&str])] = &[
     ("scheduler", &[]),
     ("sock", &[]),
     ("iobuf", &[]),
+    ("keyring", &[]),
     ("accel", &["iobuf"]),
-    ("bdev", &["accel", "sock", "iobuf"]),
-    ("nvmf", &["bdev", "sock", "accel", "iobuf"]),
+    ("bdev", &["accel", "keyring", "sock", "iobuf"]),
+    ("nvmf", &["bdev", "keyring", "sock", "accel", "iobuf"]),
     ("vhost_blk", &["bdev"]),
     ("vfio_user_target", &["bdev"]),
 ];
@@ -37,7 +38,13 @@ impl Control {
         let options = &self.options;
         let mut calls = match name {
             "log" => self.logging.calls(),
-            "scheduler" => vec![call("framework_set_scheduler", options.scheduler.clone())],
+            "scheduler" => {
+                let kept = &options.scheduler_options;
+                let set = kept.as_object().is_some_and(|kept| !kept.is_empty());
+                let set = set.then(|| call("scheduler_set_options", kept.clone()));
+                let chosen = call("framework_set_scheduler", options.scheduler.clone());
+                set.into_iter().chain([chosen]).collect()
+            }
             "sock" => {
                 let default = json!({"impl_name": options.sock_default});
                 let impls = options.sock.iter().map(|(name, settings)| {
@@ -50,7 +57,18 @@ impl Control {
                     .collect()
             }
             "iobuf" => vec![call("iobuf_set_options", options.iobuf.clone())],
-            "accel" => vec![call("accel_set_options", options.accel.clone())],
+            "keyring" => {
+                let keys = options.keys.iter();
+                let keys = keys.map(|(name, path)| json!({"name": name, "path": path}));
+                keys.map(|key| call("keyring_file_add_key", key)).collect()
+            }
+            "accel" => {
+                let assigned = options.accel_assignments();
+                let assigned = assigned.map(|params| call("accel_assign_opc", params));
+                std::iter::once(call("accel_set_options", options.accel.clone()))
+                    .chain(assigned)
+                    .collect()
+            }
             "bdev" => {
                 let mut calls = vec![call("bdev_set_options", options.bdev.clone())];
                 let examined = self.disks.to_examine.iter();
@@ -67,6 +85,8 @@ impl Control {
                     call("nvmf_set_max_subsystems", most),
                     call("nvmf_set_crdt", crdt),
                 ];
+                let referrals = options.referrals.iter().cloned();
+                calls.extend(referrals.map(|it| call("nvmf_discovery_add_referral", it)));
                 calls.extend(self.nvmf.calls());
                 calls
             }

@@ -3,6 +3,7 @@
 //! Names, parameters, defaults, results and codes are SPDK's. A body validates everything before it changes anything, and
 //! says why it refuses after the text that SPDK would give.
 
+mod accel;
 mod bdev;
 mod bdev_create;
 mod bdev_delay;
@@ -15,8 +16,10 @@ mod bdev_split;
 mod bdev_stats;
 mod blk;
 mod compat;
+mod discovery;
 mod foreign;
 mod framework;
+mod keyring;
 mod log;
 mod namespace;
 mod nvmf_access;
@@ -27,6 +30,7 @@ mod read_only;
 mod subsystem;
 mod telemetry;
 mod thread;
+mod trace;
 mod transport;
 mod vfu;
 mod vhost;
@@ -69,6 +73,10 @@ pub(crate) fn table() -> Result<Table, RegistryError> {
     compat::register(&mut table)?;
     telemetry::register(&mut table)?;
     foreign::register(&mut table)?;
+    accel::register(&mut table)?;
+    keyring::register(&mut table)?;
+    trace::register(&mut table)?;
+    discovery::register(&mut table)?;
     // After all of them.
     read_only::mark(&mut table)?;
     Ok(table)

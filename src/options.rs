@@ -14,7 +14,17 @@ pub(crate) struct Options {
     pub(crate) sock_default: String,
     /// By implementation.
     pub(crate) sock: Map<String, Value>,
+    /// Operations that were assigned to the only module there is.
+    pub(crate) accel_operations: Vec<String>,
     pub(crate) scheduler: Value,
+    /// Empty unless it was set.
+    pub(crate) scheduler_options: Value,
+    /// Names of keys and their files.
+    pub(crate) keys: Vec<(String, String)>,
+    /// Other targets, as they are shown.
+    pub(crate) referrals: Vec<Value>,
+    /// Masks of trace points, one for each group.
+    pub(crate) trace: Vec<u64>,
     pub(crate) nvmf_config: Value,
     pub(crate) nvmf_max_subsystems: u32,
     pub(crate) nvmf_crdt: [u16; 3],
@@ -51,7 +61,12 @@ impl Default for Options {
             }),
             sock_default: "posix".to_owned(),
             sock: impls,
+            accel_operations: Vec::new(),
             scheduler: json!({"name": "static"}),
+            scheduler_options: json!({}),
+            keys: Vec::new(),
+            referrals: Vec::new(),
+            trace: Vec::new(),
             nvmf_config: json!({}),
             nvmf_max_subsystems: 1024,
             nvmf_crdt: [0; 3],

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::Table;
 use super::params::{NVMF, optional};
 use crate::control::{Control, done};
+use crate::cpumask::{CpuMask, mask_of};
 use crate::options::{Notifications, merge};
 
 pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
@@ -27,10 +28,6 @@ pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
                 control,
             )
         })?
-        .method("accel_get_opc_assignments", When::Runtime, |_, params| {
-            params.expect_none()?;
-            Ok(json!({}))
-        })?
         .method(
             "sock_set_default_impl",
             When::Startup,
@@ -45,6 +42,11 @@ pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
         .method("sock_impl_get_options", When::Always, sock_impl_get_options)?
         .method("framework_set_scheduler", When::Always, set_scheduler)?
         .method("framework_get_scheduler", When::Always, get_scheduler)?
+        .method(
+            "scheduler_set_options",
+            When::Startup,
+            set_scheduler_options,
+        )?
         .method("framework_get_governor", When::Runtime, |_, params| {
             params.expect_none()?;
             Ok(json!({}))
@@ -75,15 +77,7 @@ pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
             params.expect_none()?;
             Ok(json!(Notifications::TYPES))
         })?
-        .method("notify_get_notifications", When::Runtime, get_notifications)?
-        .method("trace_get_info", When::Always, |_, params| {
-            params.expect_none()?;
-            Ok(json!({"tpoint_group_mask": "0x0"}))
-        })?
-        .method("trace_get_tpoint_group_mask", When::Always, |_, params| {
-            params.expect_none()?;
-            Ok(json!({"tpoint_group_mask": "0x0"}))
-        })?;
+        .method("notify_get_notifications", When::Runtime, get_notifications)?;
     Ok(())
 }
 
@@ -243,12 +237,46 @@ fn get_scheduler(control: &mut Control, params: Params) -> Result<Value, RpcErro
         "isolated_core_mask": "0",
         "scheduling_core": control.reactors.first().map_or(0, |reactor| reactor.lcore()),
     });
+    crate::options::merge(&mut members, &control.options.scheduler_options);
     for limit in ["load_limit", "core_limit", "core_busy"] {
         if !kept[limit].is_null() {
             members[limit] = kept[limit].take();
         }
     }
     Ok(members)
+}
+
+optional!(SchedulerOptions {
+    scheduling_core: u32,
+    isolated_core_mask: String,
+});
+
+/// Kept and shown: no scheduler moves anything.
+fn set_scheduler_options(control: &mut Control, params: Params) -> Result<Value, RpcError> {
+    let invalid = |text: &str, reason: String| {
+        RpcError::new(rpc::code::INVALID_PARAMS, format!("{text}: {reason}"))
+    };
+    let wanted: SchedulerOptions = params.decode(NVMF)?;
+    let cores: Vec<u32> = control.reactors.iter().map(|it| it.lcore()).collect();
+    if let Some(core) = wanted.scheduling_core
+        && !cores.contains(&core)
+    {
+        let reason = format!("no reactor runs on processor {core}");
+        return Err(invalid("Invalid scheduling core.", reason));
+    }
+    let core = wanted.scheduling_core.or(cores.first().copied());
+    let mut kept = json!({ "scheduling_core": core });
+    if let Some(text) = &wanted.isolated_core_mask {
+        let mask = CpuMask::parse(text)
+            .map_err(|reason| RpcError::invalid_params(format!("isolated_core_mask {reason}")))?;
+        if core.is_some_and(|core| mask.cpus().contains(&core)) {
+            let text = "Scheduling core cannot be included in isolated core mask.";
+            return Err(invalid(text, format!("processor {} is", core.unwrap_or(0))));
+        }
+        kept["isolated_core_mask"] = mask_of(mask.cpus()).into();
+    }
+    control.options.scheduler_options = kept;
+    done()
 }
 
 #[derive(Deserialize)]

@@ -98,6 +98,7 @@ pub(super) fn text_or_number<'de, D: Deserializer<'de>>(
 
 /// A listener's address.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ListenAddress {
     pub(super) trtype: String,
     pub(super) traddr: String,

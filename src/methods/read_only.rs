@@ -8,7 +8,9 @@ use serde_json::Value;
 use super::Table;
 
 const METHODS: &[&str] = &[
+    "accel_get_module_info",
     "accel_get_opc_assignments",
+    "accel_get_stats",
     "bdev_get_bdevs",
     "bdev_wait_for_examine",
     "framework_get_config",
@@ -19,12 +21,14 @@ const METHODS: &[&str] = &[
     "framework_get_subsystems",
     "framework_wait_init",
     "iobuf_get_stats",
+    "keyring_get_keys",
     "log_get_flags",
     "log_get_level",
     "log_get_print_level",
     "notify_get_notifications",
     "notify_get_types",
     "nvmf_get_stats",
+    "nvmf_discovery_get_referrals",
     "nvmf_get_subsystems",
     "nvmf_get_targets",
     "nvmf_get_transports",

@@ -2,11 +2,13 @@
 
 use reactor::{Mode, Reactor, ReactorStats, tick_rate, ticks};
 use rpc::{Params, RegistryError, Responder, RpcError, When};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Table;
-use crate::control::Control;
-use crate::cpumask::mask_of;
+use super::params::NVMF;
+use crate::control::{Control, done, internal};
+use crate::cpumask::{CpuMask, mask_of};
 
 pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
     table
@@ -31,7 +33,8 @@ pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
                 ask(control, params, responder, pollers);
             },
         )?
-        .method("thread_get_io_channels", When::Runtime, io_channels)?;
+        .method("thread_get_io_channels", When::Runtime, io_channels)?
+        .method("thread_set_cpumask", When::Runtime, set_cpumask)?;
     Ok(())
 }
 
@@ -110,6 +113,35 @@ fn io_channels(control: &mut Control, params: Params) -> Result<Value, RpcError>
     let threads =
         threads.map(|reactor| json!({"name": name_of(reactor.lcore()), "io_channels": []}));
     Ok(json!({"tick_rate": tick_rate(), "threads": threads.collect::<Vec<_>>()}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetCpumask {
+    id: u64,
+    cpumask: String,
+}
+
+/// A reactor stays where it was started: a mask with its processor is right already, others are refused.
+fn set_cpumask(control: &mut Control, params: Params) -> Result<Value, RpcError> {
+    let SetCpumask { id, cpumask } = params.decode(NVMF)?;
+    let at = id.checked_sub(1).and_then(|at| usize::try_from(at).ok());
+    let Some(reactor) = at.and_then(|at| control.reactors.get(at)) else {
+        let most = control.reactors.len();
+        let text = format!("Thread {id} does not exist: they are numbered from 1 to {most}");
+        return Err(RpcError::new(rpc::code::INVALID_PARAMS, text));
+    };
+    let mask = CpuMask::parse(&cpumask)
+        .map_err(|reason| internal(&format!("Invalid cpumask {cpumask}"), reason))?;
+    let core = reactor.lcore();
+    if mask.cpus().contains(&core) {
+        return done();
+    }
+    let reason = format!(
+        "thread {id} is the reactor on processor {core} and stays there; choose processors with -m, and reactors for a \
+         device with its own cpumask"
+    );
+    Err(internal(&format!("Thread {id} cannot move"), reason))
 }
 
 /// Ticks of the scheduler's clock in user and system mode (proc_pid_stat(5), fields 14 and 15).

@@ -5,10 +5,12 @@
 
 mod reference;
 mod schema;
-mod shape;
-mod table;
+pub(crate) mod shape;
+pub(crate) mod table;
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -111,6 +113,8 @@ impl<'a> Trial<'a> {
         for name in ["0.img", "1.img", "2.img", "3.img"] {
             file(place.path(), name, 1 << 20);
         }
+        let key = file(place.path(), "key", 64);
+        std::fs::set_permissions(key, Permissions::from_mode(0o600)).expect("a mode");
         let sockets = place.path().to_str().expect("a path");
         let args = ["--wait-for-rpc", "-S", sockets, "-m", "0x1"];
         let mut trial = Trial {

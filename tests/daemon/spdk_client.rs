@@ -42,7 +42,7 @@ pub(crate) fn run(client: &Path, socket: &Path, line: &str, input: &str) -> (boo
 }
 
 /// The client as a coprocess that takes one command per line, as SPDK's own tests use it: starting it anew takes a second.
-struct Coprocess {
+pub(crate) struct Coprocess {
     child: Child,
     stdin: ChildStdin,
     out: BufReader<ChildStdout>,
@@ -50,7 +50,7 @@ struct Coprocess {
 }
 
 impl Coprocess {
-    fn start(client: &Path, socket: &Path) -> Self {
+    pub(crate) fn start(client: &Path, socket: &Path) -> Self {
         let mut child = Command::new("python3")
             .arg(client)
             .arg("--server")
@@ -70,7 +70,7 @@ impl Coprocess {
     }
 
     /// Runs one command; whether it worked, and what it printed.
-    fn run(&mut self, line: &str) -> (bool, String) {
+    pub(crate) fn run(&mut self, line: &str) -> (bool, String) {
         let socket = self.socket.display();
         writeln!(self.stdin, "-s {socket} {line}").expect("it reads");
         let mut text = String::new();

@@ -13,7 +13,7 @@ use std::fmt;
 use serde_json::Value;
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     Any,
     Text,
     Bool,
@@ -31,14 +31,14 @@ pub(super) enum Shape {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Member {
-    pub(super) name: String,
-    pub(super) required: bool,
-    pub(super) shape: Shape,
+pub(crate) struct Member {
+    pub(crate) name: String,
+    pub(crate) required: bool,
+    pub(crate) shape: Shape,
 }
 
 /// The shapes that have names.
-pub(super) type Names = BTreeMap<String, Shape>;
+pub(crate) type Names = BTreeMap<String, Shape>;
 
 const INTS: &[(&str, i128, i128)] = &[
     ("u8", 0, u8::MAX as i128),
@@ -51,7 +51,7 @@ const INTS: &[(&str, i128, i128)] = &[
 
 impl Shape {
     /// Reads a whole text.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut parser = Parser { rest: text };
         let shape = parser.either()?;
         match parser.skip() {
@@ -61,7 +61,7 @@ impl Shape {
     }
 
     /// What is wrong with a value, and where.
-    pub(super) fn check(&self, value: &Value, names: &Names) -> Result<(), String> {
+    pub(crate) fn check(&self, value: &Value, names: &Names) -> Result<(), String> {
         let differs = || Err(format!("is {value} instead of {self}"));
         match self {
             Self::Any => Ok(()),
@@ -145,14 +145,14 @@ impl Shape {
     }
 
     /// A value that is not of this shape, if there is one.
-    pub(super) fn wrong(&self, names: &Names) -> Option<Value> {
+    pub(crate) fn wrong(&self, names: &Names) -> Option<Value> {
         let candidates = [Value::from(7), Value::from("no such"), Value::from(true)];
         let mut candidates = candidates.into_iter();
         candidates.find(|value| self.check(value, names).is_err())
     }
 
     /// Its members, if it is an object that takes no others.
-    pub(super) fn closed_members<'a>(&'a self, names: &'a Names) -> Option<&'a [Member]> {
+    pub(crate) fn closed_members<'a>(&'a self, names: &'a Names) -> Option<&'a [Member]> {
         match self {
             Self::Object {
                 members,
@@ -190,7 +190,11 @@ impl fmt::Display for Shape {
                 for (index, member) in members.iter().enumerate() {
                     let comma = if index == 0 { "" } else { ", " };
                     let mark = if member.required { "" } else { "?" };
-                    write!(f, "{comma}{}{mark}: {}", member.name, member.shape)?;
+                    let name = match member.name.contains(' ') {
+                        true => format!("\"{}\"", member.name),
+                        false => member.name.clone(),
+                    };
+                    write!(f, "{comma}{name}{mark}: {}", member.shape)?;
                 }
                 match (open, members.is_empty()) {
                     (true, true) => f.write_str("...}"),
@@ -249,6 +253,15 @@ impl<'a> Parser<'a> {
         Ok(word)
     }
 
+    /// The rest of a quotation.
+    fn quoted(&mut self) -> Result<String, String> {
+        let Some((text, rest)) = self.rest.split_once('"') else {
+            return Err(format!("a quotation does not end: {}", self.rest));
+        };
+        self.rest = rest;
+        Ok(text.to_owned())
+    }
+
     fn either(&mut self) -> Result<Shape, String> {
         let mut shapes = vec![self.one()?];
         while self.eat("|") {
@@ -278,11 +291,7 @@ impl<'a> Parser<'a> {
             return Ok(Shape::Named(self.word()?.to_owned()));
         }
         if self.eat("\"") {
-            let Some((text, rest)) = self.rest.split_once('"') else {
-                return Err(format!("a quotation does not end: {}", self.rest));
-            };
-            self.rest = rest;
-            return Ok(Shape::Is(text.into()));
+            return Ok(Shape::Is(self.quoted()?.into()));
         }
         let word = self.word()?;
         if let Some((name, least, most)) = INTS.iter().find(|(name, ..)| *name == word) {
@@ -313,7 +322,10 @@ impl<'a> Parser<'a> {
                 self.expect("}")?;
                 break;
             }
-            let name = self.word()?.to_owned();
+            let name = match self.eat("\"") {
+                true => self.quoted()?,
+                false => self.word()?.to_owned(),
+            };
             let required = !self.eat("?");
             self.expect(":")?;
             members.push(Member {
@@ -340,6 +352,7 @@ fn shapes_are_read_printed_and_told_apart() {
         ("string | null", "null", "0"),
         ("[@p]", "[\"a\"]", "[1]"),
         ("{a: u8, b?: bool}", "{\"a\": 1}", "{\"a\": 1, \"c\": 2}"),
+        ("{\"a b\": u8}", "{\"a b\": 1}", "{\"a\": 1}"),
         ("{a: u8, ...}", "{\"a\": 1, \"c\": 2}", "{\"c\": 2}"),
         ("{*: true}", "{\"x\": true}", "{\"x\": false}"),
         ("\"one\" | \"two\"", "\"two\"", "\"three\""),

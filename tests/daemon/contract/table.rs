@@ -9,40 +9,40 @@ use serde_json::{Map, Value};
 use super::shape::{Names, Shape};
 
 /// One file: a family of methods.
-pub(super) struct Family {
-    pub(super) file: String,
-    pub(super) title: String,
-    pub(super) about: String,
-    pub(super) names: Names,
-    pub(super) methods: Vec<Method>,
+pub(crate) struct Family {
+    pub(crate) file: String,
+    pub(crate) title: String,
+    pub(crate) about: String,
+    pub(crate) names: Names,
+    pub(crate) methods: Vec<Method>,
 }
 
-pub(super) struct Method {
-    pub(super) name: String,
-    pub(super) what: String,
-    pub(super) state: When,
-    pub(super) params: Vec<Param>,
-    pub(super) result: Shape,
-    pub(super) result_text: String,
-    pub(super) aliases: Vec<String>,
-    pub(super) codes: Codes,
+pub(crate) struct Method {
+    pub(crate) name: String,
+    pub(crate) what: String,
+    pub(crate) state: When,
+    pub(crate) params: Vec<Param>,
+    pub(crate) result: Shape,
+    pub(crate) result_text: String,
+    pub(crate) aliases: Vec<String>,
+    pub(crate) codes: Codes,
     /// Calls that make what the example needs.
-    pub(super) before: Vec<(String, Value)>,
-    pub(super) example: Map<String, Value>,
-    pub(super) after: Vec<(String, Value)>,
+    pub(crate) before: Vec<(String, Value)>,
+    pub(crate) example: Map<String, Value>,
+    pub(crate) after: Vec<(String, Value)>,
     /// The code of the example, where no call can work.
-    pub(super) fails: Option<i64>,
-    pub(super) refused: Vec<Refused>,
+    pub(crate) fails: Option<i64>,
+    pub(crate) refused: Vec<Refused>,
     /// The subsystem whose saved configuration has the example's call.
-    pub(super) saved: Option<String>,
-    pub(super) differs: String,
+    pub(crate) saved: Option<String>,
+    pub(crate) differs: String,
     /// Whether SPDK has no such method.
-    pub(super) ours: bool,
+    pub(crate) ours: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum When {
+pub(crate) enum When {
     Startup,
     Runtime,
     Always,
@@ -50,39 +50,39 @@ pub(super) enum When {
 
 /// Whose a parameter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     Spdk,
     /// Of an older or a newer SPDK than the one whose methods these are.
     SomeVersions,
     Ours,
 }
 
-pub(super) struct Param {
-    pub(super) name: String,
-    pub(super) origin: Origin,
-    pub(super) required: bool,
-    pub(super) shape: Shape,
-    pub(super) default: String,
-    pub(super) what: String,
+pub(crate) struct Param {
+    pub(crate) name: String,
+    pub(crate) origin: Origin,
+    pub(crate) required: bool,
+    pub(crate) shape: Shape,
+    pub(crate) default: String,
+    pub(crate) what: String,
 }
 
 /// What is answered to wrong parameters; without a code they are taken.
 #[derive(Clone, Copy)]
-pub(super) struct Codes {
-    pub(super) unknown: Option<i64>,
-    pub(super) missing: i64,
-    pub(super) wrong: i64,
+pub(crate) struct Codes {
+    pub(crate) unknown: Option<i64>,
+    pub(crate) missing: i64,
+    pub(crate) wrong: i64,
 }
 
 /// The example with other members, and what it is refused with.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Refused {
+pub(crate) struct Refused {
     #[serde(rename = "with")]
-    pub(super) members: Map<String, Value>,
-    pub(super) code: i64,
+    pub(crate) members: Map<String, Value>,
+    pub(crate) code: i64,
     #[serde(default)]
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 #[derive(Deserialize)]
@@ -151,12 +151,12 @@ fn yes() -> String {
 }
 
 /// Where the table lies.
-pub(super) fn place() -> PathBuf {
+pub(crate) fn place() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/daemon/contract")
 }
 
 /// All files, by name.
-pub(super) fn read() -> Vec<Family> {
+pub(crate) fn read() -> Vec<Family> {
     let entries = std::fs::read_dir(place()).expect("the table");
     let paths = entries.map(|entry| entry.expect("an entry").path());
     let mut paths: Vec<PathBuf> = paths

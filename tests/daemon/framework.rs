@@ -160,12 +160,8 @@ fn every_processor_of_the_mask_gets_a_reactor() {
     assert_eq!(reactors["reactors"][0]["lcore"], 1);
     assert_eq!(reactors["reactors"][1]["lcore"], 0);
     assert_eq!(reactors["reactors"][0]["in_interrupt"], true);
-    daemon.malloc("m");
-    let stats = daemon.ok(
-        "bdev_get_iostat",
-        json!({"names": ["m"], "per_channel": true}),
-    );
-    assert_eq!(stats["channels"].as_array().map(Vec::len), Some(2));
+    let stats = daemon.ok("thread_get_stats", Value::Null);
+    assert_eq!(stats["threads"].as_array().map(Vec::len), Some(2));
     daemon.stop();
 }
 

@@ -10,6 +10,7 @@
 //! | --- | --- | --- |
 //! | [`vfio_user`] | framing with descriptors, request decoding, replies | a second framer over the whole stream; the requests' documented guarantees |
 //! | [`rpc_frame`] | cutting JSON out of a stream | a recursive parser, `serde_json`, other splits of the same stream |
+//! | [`rpc_server`] | the RPC server with its socket | the same streams sent at once and alone; the shape of answers |
 //! | [`rpc_config`] | the configuration file's parser | what moving and blanking text may change; `serde_json` |
 //! | [`pci`] | configuration space, MSI-X table, interrupts | invariants of the specification; byte-wise writes; a model of eventfds |
 //! | [`guest_memory`] | maps, views, windows, scatter lists, leases | a byte array per file and a list of who holds what |
@@ -27,6 +28,7 @@ mod panics;
 pub mod pci;
 pub mod rpc_config;
 pub mod rpc_frame;
+pub mod rpc_server;
 pub mod vfio_user;
 pub mod vhost_user;
 pub mod virtio_blk;
@@ -60,6 +62,7 @@ macro_rules! targets {
 pub const TARGETS: &[Target] = targets![
     vfio_user,
     rpc_frame,
+    rpc_server,
     rpc_config,
     pci,
     guest_memory,

@@ -130,7 +130,9 @@ fn check_moved(text: &[u8], result: &Result<Config, ConfigError>) {
                 for entry in &mut subsystem.entries {
                     match entry {
                         Entry::Call(call) => call.place.line -= 3,
-                        Entry::Batch(calls) => calls.iter_mut().for_each(|call| call.place.line -= 3),
+                        Entry::Batch(calls) => {
+                            calls.iter_mut().for_each(|call| call.place.line -= 3)
+                        }
                     }
                 }
             }

@@ -12,6 +12,8 @@ const METHODS: &[&str] = &[
     "accel_get_opc_assignments",
     "accel_get_stats",
     "bdev_get_bdevs",
+    "bdev_get_histogram",
+    "bdev_get_histogram_borders",
     "bdev_wait_for_examine",
     "framework_get_config",
     "framework_get_governor",

@@ -90,6 +90,8 @@ pub(super) struct Keeper {
     unsure: bool,
     /// The last attempt failed.
     failing: bool,
+    /// The next attempt is due by the clock, if none comes before.
+    retrying: bool,
     /// Kept until the last version is saved.
     ending: Option<Ack>,
 }
@@ -106,6 +108,7 @@ impl Keeper {
             waiting: Vec::new(),
             unsure: false,
             failing: false,
+            retrying: false,
             ending: None,
         }
     }
@@ -292,8 +295,14 @@ impl Control {
                         AGAIN.as_secs()
                     );
                 }
-                if keeper.ending.take().is_none() {
-                    self.after(AGAIN, Control::unsure);
+                let ends = keeper.ending.take().is_some();
+                if !ends && !std::mem::replace(&mut keeper.retrying, true) {
+                    self.after(AGAIN, |control| {
+                        if let Some(keeper) = &mut control.keeper {
+                            keeper.retrying = false;
+                        }
+                        control.unsure();
+                    });
                 }
             }
         }

@@ -235,3 +235,38 @@ fn what_is_wrong_with_the_directory_is_said() {
         assert!(refused.contains(part), "{refused}");
     }
 }
+
+#[test]
+fn a_slow_disk_holds_back_changes_and_nothing_else() {
+    let place = directory();
+    let mut daemon = start(place.path(), &[]);
+    daemon.ok("bdev_null_create", disk("before"));
+    // Who opens a pipe to write waits for who reads.
+    let pipe = place.path().join("state/config.json.tmp");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let create = |daemon: &mut Daemon, name: &'static str| {
+        let mut client = daemon.connect();
+        let thread = std::thread::spawn(move || client.call("bdev_null_create", disk(name)));
+        // It is in effect, as whoever looks is told, long before its caller hears of it.
+        while !names(daemon).contains(name) {
+            std::thread::yield_now();
+        }
+        thread
+    };
+    let held = ["first", "second", "third"].map(|name| create(&mut daemon, name));
+    assert!(held.iter().all(|thread| !thread.is_finished()));
+    let reader = std::fs::File::open(&pipe).expect("a pipe");
+    // And then a pipe cannot be synced.
+    for thread in held {
+        let refused = thread.join().expect("an answer").expect_err("a pipe");
+        let refused = refused.to_string();
+        assert!(refused.contains("in effect, but not saved"), "{refused}");
+    }
+    std::fs::remove_file(&pipe).expect("a pipe");
+    drop(reader);
+    daemon.ok("bdev_null_create", disk("last"));
+    kill(daemon);
+    let mut daemon = start(place.path(), &[]);
+    assert_eq!(names(&mut daemon).len(), 5);
+    daemon.stop();
+}

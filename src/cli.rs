@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod connection;
+mod events;
 mod get;
 mod limit;
 mod man;
@@ -57,6 +58,8 @@ enum Command {
     Top(top::TopArgs),
     /// Show what a running daemon has, as a table or JSON
     Get(get::GetArgs),
+    /// Show what has happened, and what happens
+    Events(events::EventsArgs),
     /// Show or set the rate limits of a bdev
     Limit(limit::LimitArgs),
     /// Write down the configuration of a running daemon
@@ -82,6 +85,7 @@ pub(crate) fn main() -> ExitCode {
         }
         Command::Top(args) => return top::run(&args).unwrap_or_else(|error| fail(&error)),
         Command::Get(args) => get::run(&args),
+        Command::Events(args) => events::run(&args),
         Command::Limit(args) => limit::run(&args),
         Command::Save(args) => saved::save(&args),
         Command::Load(args) => saved::load(&args),

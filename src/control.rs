@@ -26,10 +26,11 @@ use rpc::{Registry, Request, Responder, RpcError, Server, ServerHandle, State, c
 use serde_json::{Value, json};
 
 use crate::disks::Disks;
+use crate::events::Events;
 use crate::logging::Logging;
 use crate::notify::Notify;
 use crate::nvmf::{ListenerId, Nvmf};
-use crate::options::{Notifications, Options};
+use crate::options::Options;
 use crate::state::Store;
 use crate::telemetry::Gathering;
 use crate::virtio_blk::{BasePath, VirtioBlk};
@@ -119,7 +120,7 @@ pub(crate) struct Control {
     pub(crate) nvmf: Nvmf,
     pub(crate) blk: VirtioBlk,
     pub(crate) options: Options,
-    pub(crate) notifications: Notifications,
+    pub(crate) events: Events,
     pub(crate) gathering: Gathering,
     state: State,
     init: Init,
@@ -146,7 +147,7 @@ impl Control {
             nvmf: Nvmf::default(),
             blk: VirtioBlk::new(parts.sockets),
             options: Options::default(),
-            notifications: Notifications::default(),
+            events: Events::default(),
             gathering: Gathering::default(),
             state: State::Startup,
             init: Init {

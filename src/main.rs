@@ -20,6 +20,7 @@ mod control;
 mod cpumask;
 mod daemon;
 mod disks;
+mod events;
 mod logging;
 mod methods;
 mod notify;

@@ -17,6 +17,7 @@ mod bdev_stats;
 mod blk;
 mod compat;
 mod discovery;
+mod events;
 mod foreign;
 mod framework;
 mod keyring;
@@ -77,6 +78,7 @@ pub(crate) fn table() -> Result<Table, RegistryError> {
     keyring::register(&mut table)?;
     trace::register(&mut table)?;
     discovery::register(&mut table)?;
+    events::register(&mut table)?;
     // After all of them.
     read_only::mark(&mut table)?;
     Ok(table)

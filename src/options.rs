@@ -1,6 +1,4 @@
-//! Settings that are kept for whoever asks, and events that are kept for whoever polls.
-
-use std::collections::VecDeque;
+//! Settings that are kept for whoever asks.
 
 use serde_json::{Map, Value, json};
 
@@ -81,38 +79,5 @@ pub(crate) fn merge(known: &mut Value, given: &Value) {
         for (key, value) in given {
             known.insert(key.clone(), value.clone());
         }
-    }
-}
-
-/// How many events are kept.
-const KEPT: usize = 1024;
-
-/// What has happened to disks, for `notify_get_notifications`.
-#[derive(Debug, Default)]
-pub(crate) struct Notifications {
-    events: VecDeque<(u64, &'static str, String)>,
-    next: u64,
-}
-
-impl Notifications {
-    /// The kinds of events there are.
-    pub(crate) const TYPES: [&str; 3] = ["bdev_register", "bdev_unregister", "bdev_resize"];
-
-    /// Keeps an event.
-    pub(crate) fn push(&mut self, kind: &'static str, context: impl Into<String>) {
-        if self.events.len() == KEPT {
-            self.events.pop_front();
-        }
-        self.events.push_back((self.next, kind, context.into()));
-        self.next += 1;
-    }
-
-    /// At most `max` events from number `from` on that are still kept.
-    pub(crate) fn since(&self, from: u64, max: usize) -> Vec<Value> {
-        let events = self.events.iter().filter(|(id, ..)| *id >= from);
-        events
-            .take(max)
-            .map(|(id, kind, context)| json!({"type": kind, "ctx": context, "id": id}))
-            .collect()
     }
 }

@@ -17,6 +17,7 @@ use rpc::{Responder, RpcError};
 
 use crate::control::{Control, still_draining};
 use crate::disks::{Claim, Disk, Hints, LayerId, Recipe};
+use crate::events::Kind as Event;
 use crate::methods::registered;
 use crate::nvmf::DRAIN_TIMEOUT;
 use crate::tuning::Tuning;
@@ -160,8 +161,7 @@ impl Control {
         }
         let mut nqns = BTreeSet::new();
         for disk in &mut leaving {
-            self.notifications
-                .push("bdev_unregister", disk.name.as_str());
+            self.events.push(Event::BdevUnregister, disk.name.as_str());
             if let Some(Claim::Namespace { nqn, nsid }) = &disk.claim {
                 self.drop_namespace(nqn, *nsid, &disk.bdev);
                 nqns.insert(nqn.clone());

@@ -11,6 +11,7 @@
 //!
 //! Rounds do not overlap: who asks during one is answered by the next, so that every answer was gathered after it was asked for.
 
+mod carry;
 mod gather;
 mod picture;
 
@@ -39,6 +40,8 @@ pub(crate) struct Telemetry {
     pub(crate) bdevs: Vec<BdevTelemetry>,
     pub(crate) controllers: Vec<ControllerTelemetry>,
     pub(crate) rpc: RpcTelemetry,
+    /// How often what has happened, by the names of `notify_get_types`.
+    pub(crate) events: BTreeMap<String, u64>,
 }
 
 /// One reactor.
@@ -215,6 +218,13 @@ impl QueueCounters {
         ]
     }
 
+    /// Whether anything counts less than in `other`.
+    fn is_behind(mut self, other: &Self) -> bool {
+        self.pairs(other)
+            .iter()
+            .any(|(mine, other)| **mine < *other)
+    }
+
     /// Adds another queue's.
     pub(crate) fn add(&mut self, other: &Self) {
         for (sum, more) in self.pairs(other) {
@@ -246,6 +256,8 @@ pub(crate) struct NamespaceTelemetry {
     /// Without interrupts, which are a queue's.
     #[serde(flatten)]
     pub(crate) counters: QueueCounters,
+    /// Over all guests so far.
+    pub(crate) total: QueueCounters,
 }
 
 /// The RPC socket.

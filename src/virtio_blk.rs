@@ -42,6 +42,14 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
+    /// What monitoring calls it.
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Self::VfioUser => "vfu_virtio_blk",
+            Self::VhostUser => "vhost_blk",
+        }
+    }
+
     /// What an operator calls such an endpoint.
     pub(crate) fn noun(self) -> &'static str {
         match self {

@@ -65,7 +65,31 @@ pub enum IoStatus {
     Failed(Errno),
 }
 
+/// The cause, for the operator.
+impl std::fmt::Display for IoStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ok => f.write_str("no error"),
+            Self::Miscompare => f.write_str("a compare found a difference"),
+            Self::OutOfRange => f.write_str("beyond the end of the disk"),
+            Self::Unsupported => f.write_str("the disk does not do this"),
+            Self::ReadOnly => f.write_str("the disk is read-only"),
+            Self::NoSpace => f.write_str("no room is left behind the disk"),
+            Self::BadMemory => f.write_str("the guest's memory is not there"),
+            Self::Aborted => f.write_str("aborted"),
+            Self::Nvme { sct, sc } => write!(f, "NVMe status {sct:#x}/{sc:#04x}"),
+            Self::Failed(errno) => write!(f, "{errno}"),
+        }
+    }
+}
+
 impl IoStatus {
+    /// Whether the disk, or what is below it, is at fault, and not what was asked of it.
+    #[must_use]
+    pub fn is_disk_error(self) -> bool {
+        matches!(self, Self::Failed(_) | Self::NoSpace | Self::Nvme { .. })
+    }
+
     /// The status for an error of the kernel.
     #[must_use]
     pub fn from_errno(errno: Errno) -> Self {

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use reactor::Observer;
+
+use crate::events::ControllerEvent;
 use crate::history::History;
 
 /// Most bytes one command may move: a scatter list has at most 1024 ranges, and nothing promises that pages are contiguous.
@@ -58,6 +61,8 @@ pub struct ControllerConfig {
     pub history: Arc<History>,
     /// Name for logs: the endpoint's path.
     pub label: String,
+    /// Who hears of what happens to it.
+    pub events: Observer<ControllerEvent>,
 }
 
 impl Default for ControllerConfig {
@@ -81,6 +86,7 @@ impl Default for ControllerConfig {
             masked: Masked::default(),
             history: Arc::default(),
             label: String::new(),
+            events: Observer::default(),
         }
     }
 }

@@ -26,6 +26,7 @@ mod command;
 mod config;
 mod controller;
 mod data;
+mod events;
 mod handle;
 mod history;
 mod limit;
@@ -42,6 +43,7 @@ mod testing;
 
 pub use config::{ControllerConfig, Masked};
 pub use controller::Controller;
+pub use events::ControllerEvent;
 pub use handle::{ControllerHandle, ControllerSnapshot, NamespaceSnapshot, QueueSnapshot};
 pub use history::History;
 pub use namespace::{Access, AnaState, Namespace, NamespaceSet};

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bdev::IoStatus;
 use bdev::Traffic;
 use guest_memory::DmaMap;
 use nvme_spec::Status;
@@ -168,6 +169,14 @@ pub(crate) enum FromShard {
         shard: usize,
         nsid: u32,
         fault: Option<MediaFault>,
+    },
+    /// A disk failed a command, with so many others not told of since the last one that was.
+    DiskError {
+        bdev: String,
+        nsid: u32,
+        lba: u64,
+        cause: IoStatus,
+        suppressed: u64,
     },
     /// The guest wrote a doorbell value outside the queue (an asynchronous event of type error).
     InvalidDoorbell {

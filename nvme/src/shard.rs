@@ -130,6 +130,7 @@ impl Shard {
                     outbox: setup.outbox,
                     home: setup.home,
                     limit: LogLimit::new(),
+                    disk_errors: LogLimit::new(),
                 },
             },
             groups: Vec::new(),

@@ -97,6 +97,33 @@ pub enum ClientError {
     },
 }
 
+/// A message that answers no call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Notification {
+    /// What it is about.
+    pub method: String,
+    /// The rest; `null` if there is none.
+    pub params: Value,
+}
+
+impl Notification {
+    /// A message, if it is one: it has a method and no id (JSON-RPC 2.0 section 4.1).
+    fn take(message: &mut Value) -> Option<Self> {
+        if message.get("id").is_some() {
+            return None;
+        }
+        let method = message.get("method")?.as_str()?.to_owned();
+        let params = message.get_mut("params").map(Value::take);
+        Some(Self {
+            method,
+            params: params.unwrap_or_default(),
+        })
+    }
+}
+
+/// Notifications kept while a reply is waited for: more than any server sends meanwhile.
+const MAX_NOTIFICATIONS: usize = 64 * 1024;
+
 /// One connection to a server. One call at a time; answers to earlier calls that timed out are
 /// skipped.
 #[derive(Debug)]
@@ -107,6 +134,8 @@ pub struct Client {
     framer: Framer,
     /// Replies that came with one that was read.
     inbox: VecDeque<Value>,
+    /// Notifications that came before a reply.
+    notifications: VecDeque<Notification>,
     last_id: u64,
 }
 
@@ -135,6 +164,7 @@ impl Client {
             timeout: options.timeout,
             framer: Framer::new(REPLY),
             inbox: VecDeque::new(),
+            notifications: VecDeque::new(),
             last_id: 0,
         })
     }
@@ -147,7 +177,7 @@ impl Client {
         let (id, request) = self.request(method, params);
         let deadline = self.send(&request)?;
         loop {
-            let mut reply = self.receive(deadline)?;
+            let mut reply = self.receive_reply(deadline)?;
             if !reply.is_object() {
                 return Err(self.protocol("the reply is not an object"));
             }
@@ -176,7 +206,7 @@ impl Client {
         }
         let deadline = self.send(&Value::Array(requests))?;
         let mut replies = loop {
-            match self.receive(deadline)? {
+            match self.receive_reply(deadline)? {
                 Value::Array(replies) => break replies,
                 // A late answer to an earlier call, unless it has no id.
                 mut reply => {
@@ -244,17 +274,55 @@ impl Client {
         Ok(deadline)
     }
 
-    /// The next reply, whatever it answers.
-    fn receive(&mut self, deadline: Instant) -> Result<Value, ClientError> {
+    /// The next notification that the server sends of itself, for as long as it takes, or up to `patience` (then
+    /// [`ClientError::Timeout`]).
+    ///
+    /// # Errors
+    /// What keeps it away; [`ClientError::Closed`] once the server has gone.
+    pub fn notification(
+        &mut self,
+        patience: Option<Duration>,
+    ) -> Result<Notification, ClientError> {
+        let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
+        loop {
+            if let Some(notification) = self.notifications.pop_front() {
+                return Ok(notification);
+            }
+            let mut message = self.receive(deadline)?;
+            // Anything else is a late answer to an earlier call.
+            if let Some(notification) = Notification::take(&mut message) {
+                return Ok(notification);
+            }
+        }
+    }
+
+    /// The next reply, whatever it answers. Notifications that come before it are kept.
+    fn receive_reply(&mut self, deadline: Instant) -> Result<Value, ClientError> {
+        loop {
+            let mut message = self.receive(Some(deadline))?;
+            match Notification::take(&mut message) {
+                Some(notification) if self.notifications.len() < MAX_NOTIFICATIONS => {
+                    self.notifications.push_back(notification);
+                }
+                Some(_) => {
+                    return Err(self.protocol("it sends notifications without end"));
+                }
+                None => return Ok(message),
+            }
+        }
+    }
+
+    /// The next message; without a deadline, for as long as it takes.
+    fn receive(&mut self, deadline: Option<Instant>) -> Result<Value, ClientError> {
         let mut chunk = [0; 16 * 1024];
         loop {
             if let Some(reply) = self.inbox.pop_front() {
                 return Ok(reply);
             }
-            let left = self.left(deadline)?;
+            let left = deadline.map(|deadline| self.left(deadline)).transpose()?;
             let count = self
                 .stream
-                .set_read_timeout(Some(left))
+                .set_read_timeout(left)
                 .and_then(|()| self.stream.read(&mut chunk));
             let count = match count {
                 Ok(0) => return Err(ClientError::Closed),

@@ -88,7 +88,7 @@ mod server;
 mod value;
 
 pub use caller::{Access, Caller, Peer};
-pub use client::{Client, ClientError, ClientOptions};
+pub use client::{Client, ClientError, ClientOptions, Notification};
 pub use error::{RpcError, code};
 pub use frame::{Frame, FrameError, FrameLimits, Framer, MAX_DEPTH, SyntaxError};
 pub use notifier::{LOST, Notifier, NotifyError};

@@ -110,6 +110,11 @@ impl Notifier {
         Ok(())
     }
 
+    /// Whether both send to the same connection.
+    pub fn is_for_same_client(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.subscription, &other.subscription)
+    }
+
     /// Whether nothing sent will arrive any more.
     pub fn is_gone(&self) -> bool {
         self.subscription.flow().gone

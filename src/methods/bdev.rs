@@ -69,7 +69,7 @@ fn get_bdevs(control: &mut Control, params: Params, responder: Responder) {
 
 /// Tells everybody about a new disk.
 pub(crate) fn registered(control: &mut Control, name: &str) {
-    control.notifications.push("bdev_register", name);
+    control.events.push(crate::events::Kind::BdevRegister, name);
     let Ok(disk) = control.disks.find(name) else {
         return;
     };

@@ -105,7 +105,9 @@ fn resized(control: &mut Control, name: &str, responder: Responder) {
     );
     let mut nqns = BTreeSet::new();
     for name in control.following(name) {
-        control.notifications.push("bdev_resize", name.as_str());
+        control
+            .events
+            .push(crate::events::Kind::BdevResize, name.as_str());
         if let Ok(disk) = control.disks.find(&name) {
             control.blk.resized(&disk.bdev);
             nqns.extend(disk.claim.as_ref().and_then(Claim::nqn).map(str::to_owned));

@@ -12,7 +12,7 @@ use super::Table;
 use super::params::{NVMF, optional};
 use crate::control::{Control, done};
 use crate::cpumask::{CpuMask, mask_of};
-use crate::options::{Notifications, merge};
+use crate::options::merge;
 
 pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
     table
@@ -72,12 +72,7 @@ pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
             When::Startup,
             nvmf_set_max_subsystems,
         )?
-        .method("nvmf_set_crdt", When::Startup, nvmf_set_crdt)?
-        .method("notify_get_types", When::Runtime, |_, params| {
-            params.expect_none()?;
-            Ok(json!(Notifications::TYPES))
-        })?
-        .method("notify_get_notifications", When::Runtime, get_notifications)?;
+        .method("nvmf_set_crdt", When::Startup, nvmf_set_crdt)?;
     Ok(())
 }
 
@@ -373,18 +368,4 @@ fn nvmf_set_crdt(control: &mut Control, params: Params) -> Result<Value, RpcErro
     } = params.decode(NVMF)?;
     control.options.nvmf_crdt = [crdt1, crdt2, crdt3];
     done()
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GetNotifications {
-    #[serde(default)]
-    id: u64,
-    max: Option<u64>,
-}
-
-fn get_notifications(control: &mut Control, params: Params) -> Result<Value, RpcError> {
-    let GetNotifications { id, max } = params.decode(DecodeStyle::INVALID_ARGUMENT)?;
-    let max = max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-    Ok(control.notifications.since(id, max).into())
 }

@@ -49,6 +49,8 @@ const METHODS: &[&str] = &[
     "vhost_get_controllers",
     "virtio_blk_get_transports",
     "vtarget_get_telemetry",
+    "vtarget_subscribe",
+    "vtarget_get_telemetry",
 ];
 
 pub(super) fn mark(table: &mut Table) -> Result<(), RegistryError> {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nvme::{Controller, ControllerConfig, Masked};
-use reactor::{Ack, ReactorHandle};
+use reactor::{Ack, Observer, ReactorHandle};
 use rpc::RpcError;
 use vfio_user::{Endpoint, Listener as Socket, Options};
 
 use super::{Address, AnaState, AnaStates, Listener, ListenerId, Transport, View};
 use crate::control::{Control, Message};
+use crate::events::{Source, Tap};
 
 /// Name of the socket in the endpoint's directory.
 const SOCKET: &str = "cntrl";
@@ -74,23 +75,31 @@ impl Control {
         subsystem.refresh_view(&view);
         let (shown, admits) = (Arc::clone(&view.shown), Arc::clone(&view.admits));
         let host = view.host_nqn().to_owned();
+        let source = Source {
+            kind: "nvme",
+            name: new.address.traddr.clone(),
+            subsystem: Some(nqn.to_owned()),
+        };
+        let tap = Tap::new(source, inbox.clone());
         let factory = move |cx: &mut reactor::Cx| {
             if !admits.load(Ordering::Acquire) {
                 return Err(not_admitted(&config.subnqn, &host).into());
             }
             let namespaces = shown.load_full();
-            let (controller, handle) = Controller::new(
-                cx,
-                config.clone(),
-                Arc::clone(&namespaces),
-                reactors.clone(),
-            )?;
+            let watch = tap.client();
+            let config = ControllerConfig {
+                events: Arc::clone(&watch).of_nvme(),
+                ..config.clone()
+            };
+            let (controller, handle) =
+                Controller::new(cx, config, Arc::clone(&namespaces), reactors.clone())?;
             // If nobody listens any more, the daemon is ending and this endpoint with it.
             let _ = inbox.send(Message::Connected {
                 listener: id,
                 controller: handle,
                 namespaces,
             });
+            watch.connected();
             Ok(Box::new(controller) as Box<dyn pci::Function>)
         };
         let endpoint = Endpoint::start(socket, &home, Options::default(), Box::new(factory));
@@ -228,5 +237,6 @@ fn controller_config(
         // Clones of the settings share it: a listener's clients come one after the other.
         history: Arc::default(),
         label: label.to_owned(),
+        events: Observer::default(),
     }
 }

@@ -10,7 +10,8 @@ use reactor::{Ack, Reactor, ReactorStats, Reply};
 use rpc::RpcError;
 use virtio::BlkSnapshot;
 
-use super::Telemetry;
+use super::carry::Carry;
+use super::{QueueCounters, Telemetry, picture};
 use crate::control::Control;
 use crate::nvmf::{Listener, ListenerId};
 use crate::virtio_blk::{BlkEndpoint, EndpointId};
@@ -37,6 +38,21 @@ impl Party {
 
     pub(super) fn blk(endpoint: &BlkEndpoint) -> Self {
         Self::Blk(endpoint.id(), endpoint.connections())
+    }
+
+    fn place(self) -> Option<Place> {
+        match self {
+            Self::Reactor(_) => None,
+            Self::Nvme(id, _) => Some(Place::Nvme(id)),
+            Self::Blk(id, _) => Some(Place::Blk(id)),
+        }
+    }
+
+    fn session(self) -> Option<u64> {
+        match self {
+            Self::Reactor(_) => None,
+            Self::Nvme(_, session) | Self::Blk(_, session) => Some(session),
+        }
     }
 }
 
@@ -74,6 +90,22 @@ pub(super) struct Known {
     round: u64,
 }
 
+/// An endpoint, whoever is connected to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Place {
+    Nvme(ListenerId),
+    Blk(EndpointId),
+}
+
+/// What all guests of an endpoint have done.
+#[derive(Debug, Default)]
+pub(super) struct Carries {
+    /// By queue ID.
+    pub(super) queues: Carry,
+    /// By NSID.
+    pub(super) namespaces: Carry,
+}
+
 /// Where the gathering stands.
 pub(crate) struct Gathering {
     started: Instant,
@@ -87,6 +119,7 @@ pub(crate) struct Gathering {
     /// Questions on their way. A party whose question is alive has not answered.
     asked: HashMap<Party, Weak<()>>,
     known: HashMap<Party, Known>,
+    carries: HashMap<Place, Carries>,
     /// Calls that came over the socket.
     pub(crate) requests: u64,
 }
@@ -101,6 +134,7 @@ impl Default for Gathering {
             patience: PATIENCE,
             asked: HashMap::new(),
             known: HashMap::new(),
+            carries: HashMap::new(),
             requests: 0,
         }
     }
@@ -144,12 +178,49 @@ impl Gathering {
         let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
         for (party, answer) in answers.drain(..) {
             let round = self.round;
+            self.carry(party, &answer);
             self.known.insert(party, Known { answer, round });
+        }
+    }
+
+    /// Adds a controller's counts to those of its predecessors.
+    fn carry(&mut self, party: Party, answer: &Answer) {
+        let (Some(place), Some(session)) = (party.place(), party.session()) else {
+            return;
+        };
+        let (queues, namespaces) = picture::counts(answer);
+        let carries = self.carries.entry(place).or_default();
+        carries.queues.update(session, &queues);
+        carries.namespaces.update(session, &namespaces);
+    }
+
+    /// What all guests of an endpoint have done through all queues.
+    pub(super) fn total(&self, party: Party) -> QueueCounters {
+        let carries = party.place().and_then(|place| self.carries.get(&place));
+        carries
+            .map(|carries| carries.queues.total())
+            .unwrap_or_default()
+    }
+
+    /// What they have done to a namespace.
+    pub(super) fn namespace_total(&self, party: Party, nsid: u32) -> QueueCounters {
+        let carries = party.place().and_then(|place| self.carries.get(&place));
+        let found = carries.map(|carries| carries.namespaces.of(nsid));
+        found.unwrap_or_default()
+    }
+
+    /// Forgets a namespace that an endpoint does not show any more: another may get its number.
+    pub(super) fn retain_namespaces(&mut self, party: Party, keep: impl Fn(u32) -> bool) {
+        let place = party.place();
+        if let Some(carries) = place.and_then(|place| self.carries.get_mut(&place)) {
+            carries.namespaces.retain(keep);
         }
     }
 
     /// Forgets who is not there any more.
     fn retain(&mut self, present: &[Party]) {
+        let places: Vec<_> = present.iter().filter_map(|party| party.place()).collect();
+        self.carries.retain(|place, _| places.contains(place));
         self.asked.retain(|party, _| present.contains(party));
         self.known.retain(|party, _| present.contains(party));
     }
@@ -228,6 +299,13 @@ impl Control {
         });
         let blk: Vec<_> = blk.collect();
         let reactors = (0..self.reactors.len()).map(Party::Reactor);
+        for subsystem in &self.nvmf.subsystems {
+            for listener in &subsystem.listeners {
+                let party = Party::nvme(listener);
+                let shown = |nsid| subsystem.namespaces.contains_key(&nsid);
+                self.gathering.retain_namespaces(party, shown);
+            }
+        }
         let parties = nvme.iter().map(|(party, _)| *party);
         let parties = parties.chain(blk.iter().map(|(party, _)| *party));
         self.gathering

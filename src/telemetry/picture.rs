@@ -16,7 +16,7 @@ use super::{
 use crate::control::Control;
 use crate::disks::Disk;
 use crate::nvmf::{Listener, Subsystem};
-use crate::virtio_blk::{BlkEndpoint, Transport};
+use crate::virtio_blk::BlkEndpoint;
 
 impl Control {
     /// What is known now.
@@ -45,6 +45,7 @@ impl Control {
                 clients: u64::try_from(self.rpc_clients()).unwrap_or(u64::MAX),
                 requests: self.gathering.requests,
             },
+            events: self.events.counts(),
         }
     }
 
@@ -149,6 +150,7 @@ impl Control {
             nsid: *nsid,
             bdev: entry.bdev_name.clone(),
             counters: counted(*nsid).unwrap_or_default(),
+            total: self.gathering.namespace_total(party, *nsid),
         });
         ControllerTelemetry {
             kind: "nvme".to_owned(),
@@ -160,7 +162,7 @@ impl Control {
             responding: listener.controller().is_none() || self.gathering.is_fresh(party),
             lcore: listener.lcore(),
             connections: listener.connections(),
-            total: QueueCounters::default(),
+            total: self.gathering.total(party),
             queues: queues.collect(),
             namespaces: namespaces.collect(),
         }
@@ -195,22 +197,39 @@ impl Control {
             nsid: 1,
             bdev: disk.name.clone(),
             counters: sum,
+            total: self.gathering.total(party),
         });
-        let kind = match endpoint.transport {
-            Transport::VfioUser => "vfu_virtio_blk",
-            Transport::VhostUser => "vhost_blk",
-        };
         ControllerTelemetry {
-            kind: kind.to_owned(),
+            kind: endpoint.transport.kind().to_owned(),
             name: endpoint.settings.name.clone(),
             address: endpoint.path().display().to_string(),
             state,
             responding: endpoint.client().is_none() || self.gathering.is_fresh(party),
             lcore: endpoint.lcore(),
             connections: endpoint.connections(),
+            total: self.gathering.total(party),
             queues,
             namespaces: namespaces.into_iter().collect(),
             ..ControllerTelemetry::default()
+        }
+    }
+}
+
+/// What a controller has counted, by queue and by namespace.
+pub(super) fn counts(answer: &Answer) -> (Vec<(u32, QueueCounters)>, Vec<(u32, QueueCounters)>) {
+    match answer {
+        Answer::Reactor(_) => (Vec::new(), Vec::new()),
+        Answer::Nvme(snapshot) => {
+            let queues = snapshot.queues.iter();
+            let queues = queues.map(|it| (it.qid.into(), counters(&it.traffic, it.interrupts)));
+            let namespaces = snapshot.namespaces.iter();
+            let namespaces = namespaces.map(|it| (it.nsid, counters(&it.traffic, 0)));
+            (queues.collect(), namespaces.collect())
+        }
+        Answer::Blk(snapshot) => {
+            let queues = snapshot.queues.iter();
+            let queues = queues.map(|it| (it.index.into(), counters(&it.traffic, it.interrupts)));
+            (queues.collect(), Vec::new())
         }
     }
 }

@@ -59,7 +59,9 @@ fn one_that_does_not_answer_is_shown_so_and_asked_once() {
     let (mut control, mail, methods) = control_of(handles.clone());
     let known = gather(&mut control, &mail, &methods);
     let (release, released) = bounded::<()>(0);
-    handles[1].send(move |_| drop(released.recv()));
+    handles[1].send(move |_| {
+        let _ = released.recv();
+    });
 
     control.gathering.patience = Duration::from_millis(50);
     let stuck = gather(&mut control, &mail, &methods);
@@ -73,7 +75,9 @@ fn one_that_does_not_answer_is_shown_so_and_asked_once() {
 
     drop(release);
     let (asked, answered) = bounded(1);
-    handles[1].send(move |_| drop(asked.send(())));
+    handles[1].send(move |_| {
+        let _ = asked.send(());
+    });
     answered.recv().expect("it works again");
     let fine = gather(&mut control, &mail, &methods);
     assert!(fine.reactors.iter().all(|it| it.responding));

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::control::{Control, Message};
 use crate::cpumask::CpuMask;
+use crate::events::{Source, Tap};
 
 /// What an operator asks for.
 pub(crate) struct NewEndpoint {
@@ -63,13 +64,16 @@ struct Maker {
     shown: Arc<ArcSwap<Shown>>,
     reactors: Vec<ReactorHandle>,
     inbox: crossbeam_channel::Sender<Message>,
+    tap: Tap,
 }
 
 impl Maker {
     fn make(&self, cx: &mut Cx) -> Blk {
         let shown = self.shown.load_full();
+        let watch = self.tap.client();
         let config = BlkConfig {
             coalescing: shown.coalescing,
+            events: Arc::clone(&watch).of_blk(),
             ..self.config.clone()
         };
         let (blk, handle) = Blk::new(cx, config, shown.disk.clone(), self.reactors.clone());
@@ -77,6 +81,7 @@ impl Maker {
         let announce = move |control: &mut Control| control.blk.connected(id, handle, &shown);
         // If nobody listens any more, the daemon is ending and this endpoint with it.
         let _ = self.inbox.send(Message::Run(Box::new(announce)));
+        watch.connected();
         blk
     }
 }
@@ -116,7 +121,13 @@ impl Control {
             coalescing,
         }));
         let lcores = reactors.iter().map(ReactorHandle::lcore).collect();
+        let source = Source {
+            kind: transport.kind(),
+            name: name.clone(),
+            subsystem: None,
+        };
         let maker = Maker {
+            tap: Tap::new(source, self.inbox()),
             id,
             config: config(&settings, disk.as_ref(), &path, coalescing),
             shown: Arc::clone(&shown),
@@ -260,6 +271,7 @@ fn config(
         readonly: settings.readonly,
         packed: settings.packed_ring,
         coalescing,
+        events: reactor::Observer::default(),
     }
 }
 

@@ -505,8 +505,15 @@ fn events_are_kept_for_whoever_polls() {
         daemon.ok("notify_get_notifications", json!({"id": 100})),
         json!([])
     );
-    let types = json!(["bdev_register", "bdev_unregister", "bdev_resize"]);
-    assert_eq!(daemon.ok("notify_get_types", Value::Null), types);
+    // SPDK's first.
+    let types = daemon.ok("notify_get_types", Value::Null);
+    let first = types.as_array().and_then(|types| types.get(..3));
+    let expected = [
+        json!("bdev_register"),
+        json!("bdev_unregister"),
+        json!("bdev_resize"),
+    ];
+    assert_eq!(first, Some(expected.as_slice()));
     daemon.stop();
 }
 

@@ -9,6 +9,7 @@ mod configuration;
 mod contract;
 mod decorated_guests;
 mod decorators;
+mod events;
 mod examples;
 mod framework;
 mod guests;

@@ -445,6 +445,7 @@ impl Backend {
             channel.close(cx);
         }
         self.interrupts.disable_all();
+        self.device.client_gone();
         if !self.is_resetting {
             self.is_resetting = true;
             self.device.reset(cx);

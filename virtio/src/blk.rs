@@ -4,6 +4,7 @@
 //! [`DeviceEvent`]s.
 
 pub(crate) mod config;
+mod events;
 mod handle;
 pub(crate) mod messages;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use virtio_spec::DEVICE_ID_BLOCK;
 use virtio_spec::blk::{Config, feature};
 
 pub use config::{BlkConfig, Coalescing, MAX_QUEUES};
+pub use events::BlkEvent;
 pub use handle::{BlkHandle, BlkSnapshot, QueueInfo};
 
 use config::Shown;
@@ -62,6 +64,10 @@ pub struct Blk {
     queues: Vec<Option<Place>>,
     events: VecDeque<DeviceEvent>,
     resetting: bool,
+    /// A driver has begun and not let go.
+    running: bool,
+    /// The client is gone.
+    departing: bool,
     /// The transport knows that the whole device is broken.
     broken: bool,
     limit: LogLimit,
@@ -107,6 +113,8 @@ impl Blk {
             queues: (0..config.num_queues).map(|_| None).collect(),
             events: VecDeque::new(),
             resetting: false,
+            running: false,
+            departing: false,
             broken: false,
             limit: LogLimit::new(),
             config,
@@ -214,6 +222,17 @@ impl Blk {
                     self.tell(DeviceEvent::Reset);
                 }
             }
+            FromWorker::DiskError {
+                bdev,
+                sector,
+                cause,
+                suppressed,
+            } => self.config.events.tell(BlkEvent::DiskError {
+                bdev,
+                sector,
+                cause,
+                suppressed,
+            }),
             // Its queues are gone for the transport.
             _ if self.resetting => {}
             FromWorker::Stopped { index, state } => {
@@ -224,6 +243,9 @@ impl Blk {
                     index,
                     state: Some(state),
                 });
+                if self.queues.iter().all(Option::is_none) {
+                    self.let_go();
+                }
             }
             FromWorker::Broken { index, cause } => self.break_down(index, cause),
         }
@@ -247,7 +269,17 @@ impl Blk {
             cause,
             "the virtio-blk device needs a reset by its driver"
         );
+        self.config.events.tell(BlkEvent::Failed {
+            cause: cause.clone(),
+        });
         self.tell(DeviceEvent::Broken { index, cause });
+    }
+
+    /// No queue of the driver's is left.
+    fn let_go(&mut self) {
+        if std::mem::take(&mut self.running) && !self.departing {
+            self.config.events.tell(BlkEvent::Reset);
+        }
     }
 
     /// A worker died: its queues are lost.
@@ -338,6 +370,9 @@ impl Device for Blk {
             broken: false,
             _seat: seat,
         });
+        if !std::mem::replace(&mut self.running, true) {
+            self.config.events.tell(BlkEvent::Enabled);
+        }
     }
 
     fn stop_queue(&mut self, _cx: &mut Cx, index: u16) {
@@ -375,6 +410,10 @@ impl Device for Blk {
         self.workers.broadcast(|| ToWorker::Map(Arc::clone(map)));
     }
 
+    fn client_gone(&mut self) {
+        self.departing = true;
+    }
+
     fn reset(&mut self, _cx: &mut Cx) {
         for index in 0..self.config.num_queues {
             let place = self.queues[usize::from(index)].take();
@@ -387,6 +426,7 @@ impl Device for Blk {
         self.events
             .retain(|event| !matches!(event, DeviceEvent::Broken { .. }));
         (self.accepted, self.broken) = (0, false);
+        self.let_go();
         self.set_mode();
         self.workers.exit();
         if self.workers.is_empty() {

@@ -195,6 +195,9 @@ pub trait Device: fmt::Debug {
     /// The client's memory has changed: as [`pci::Function::map_changed`].
     fn map_changed(&mut self, cx: &mut Cx, map: &Arc<DmaMap>);
 
+    /// The client is gone: the reset that follows is not its driver's doing.
+    fn client_gone(&mut self) {}
+
     /// Drops all queues; what is in flight ends without used entries. Then [`DeviceEvent::Reset`].
     fn reset(&mut self, cx: &mut Cx);
 

@@ -26,7 +26,9 @@ mod queue;
 mod worker;
 
 pub use ::pci::{InterruptKind, Interrupts};
-pub use blk::{Blk, BlkConfig, BlkHandle, BlkSnapshot, Coalescing, MAX_QUEUES, QueueInfo};
+pub use blk::{
+    Blk, BlkConfig, BlkEvent, BlkHandle, BlkSnapshot, Coalescing, MAX_QUEUES, QueueInfo,
+};
 pub use device::{Device, DeviceEvent, Inflight, Interrupt, Kick, QueueSetup, RingState};
 pub use pci::{VirtioPci, VirtioPciConfig};
 pub use queue::{

@@ -84,6 +84,7 @@ impl Worker {
                     outbox: start.outbox,
                     home: start.home,
                     limit: LogLimit::new(),
+                    disk_errors: LogLimit::new(),
                 },
             },
             queues: Vec::new(),

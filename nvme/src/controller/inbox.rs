@@ -9,6 +9,7 @@ use reactor::{Ack, Cx};
 
 use super::Controller;
 use crate::admin::queue::Completion;
+use crate::events::ControllerEvent;
 use crate::handle::Control;
 use crate::messages::{CommandError, FromShard, MediaFault, ToShard};
 use crate::model::Stage;
@@ -97,6 +98,19 @@ impl Controller {
             }
             FromShard::Error(error) => self.record(&error),
             FromShard::Media { shard, nsid, fault } => self.media_changed(shard, nsid, fault),
+            FromShard::DiskError {
+                bdev,
+                nsid,
+                lba,
+                cause,
+                suppressed,
+            } => self.config.events.tell(ControllerEvent::DiskError {
+                bdev,
+                nsid,
+                lba,
+                cause,
+                suppressed,
+            }),
             FromShard::InvalidDoorbell { qid } => self.invalid_doorbell(qid),
             FromShard::Fatal { cause } => self.fail(cx, cause),
             FromShard::Counters { shard, counters } => self.shards.count(shard, counters),

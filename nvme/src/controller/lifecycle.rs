@@ -8,9 +8,10 @@ use reactor::Cx;
 
 use super::{Controller, KEEP_ALIVE_TIMER, monotonic_ms};
 use crate::admin::queue::AdminQueue;
+use crate::events::ControllerEvent;
 use crate::limit::guest_warn;
 use crate::messages::ToShard;
-use crate::state::{Clear, Ending, Event, Phase};
+use crate::state::{Clear, Ending, Event, Phase, State};
 
 /// Why admin queues cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +34,8 @@ impl Controller {
     pub(crate) fn step(&mut self, cx: &mut Cx, event: Event) {
         let mut next = Some(event);
         while let Some(event) = next.take() {
-            let before = self.model.state.phase();
+            let former = self.model.state;
+            let before = former.phase();
             let (state, effects) = self.model.state.step(event);
             self.model.state = state;
             self.model.unclean &= state.csts().shst() != Shst::COMPLETE;
@@ -43,11 +45,15 @@ impl Controller {
             if effects.refused {
                 guest_warn!(self.limit, endpoint = self.config.label, cc = ?state.cc(),
                     "the guest asked for a controller configuration that is not offered; controller failed");
+                self.tell_failed(
+                    "the guest asked for a controller configuration that is not offered",
+                );
             }
             if effects.enable
                 && let Err(error) = self.enable(cx)
             {
                 self.report_enable_error(&error);
+                self.tell_failed(&error.to_string());
                 self.admin = None;
                 let (state, _) = self.model.state.step(Event::EnableFailed);
                 self.model.state = state;
@@ -58,6 +64,7 @@ impl Controller {
                     next = Some(Event::Drained);
                 }
             }
+            self.tell_transition(&former);
             self.log_transition(before);
         }
         self.settle();
@@ -221,6 +228,29 @@ impl Controller {
                 cause,
                 "controller failed; the guest must reset it"
             );
+            self.tell_failed(cause);
+        }
+    }
+
+    fn tell_failed(&self, cause: &str) {
+        let cause = cause.to_owned();
+        self.config.events.tell(ControllerEvent::Failed { cause });
+    }
+
+    /// Tells of what a step has done.
+    fn tell_transition(&self, former: &State) {
+        let (state, events) = (&self.model.state, &self.config.events);
+        let resets = |state: &State| state.phase() == Phase::Draining(Ending::Reset);
+        let was_used = !matches!(former.phase(), Phase::Disabled | Phase::Gone) && !resets(former);
+        if was_used && resets(state) {
+            events.tell(ControllerEvent::Reset);
+        }
+        let is_shut = |state: &State| state.csts().shst() == Shst::COMPLETE;
+        if !is_shut(former) && is_shut(state) {
+            events.tell(ControllerEvent::ShutDown);
+        }
+        if !former.is_ready() && state.is_ready() {
+            events.tell(ControllerEvent::Enabled);
         }
     }
 

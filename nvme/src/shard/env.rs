@@ -122,6 +122,20 @@ impl Env {
         self.refused(sq, command, refusal)
     }
 
+    fn tell_of_disk(&mut self, command: &Command, cause: IoStatus) {
+        let Some(suppressed) = self.report.disk_errors.admit() else {
+            return;
+        };
+        let disk = self.disks.get(command.disk);
+        self.report.mention(FromShard::DiskError {
+            bdev: disk.map(|disk| disk.name()).unwrap_or_default(),
+            nsid: command.nsid,
+            lba: command.lba,
+            cause,
+            suppressed,
+        });
+    }
+
     /// Counts and reports a command that its disk failed; answers its status.
     #[cold]
     pub(super) fn failed(&mut self, sq: &mut Sq, command: &Command, cause: IoStatus) -> Status {
@@ -143,6 +157,9 @@ impl Env {
                 nsid: command.nsid,
                 fault: Some(fault),
             });
+        }
+        if cause.is_disk_error() {
+            self.tell_of_disk(command, cause);
         }
         if is_cause_ours(cause) {
             let disk = self
@@ -177,6 +194,8 @@ pub(crate) struct Report {
     pub(crate) outbox: Sender<FromShard>,
     pub(crate) home: ReactorHandle,
     pub(crate) limit: LogLimit,
+    /// Of disks' errors, so that a driver's mistakes do not hide them.
+    pub(crate) disk_errors: LogLimit,
 }
 
 impl Report {

@@ -1,10 +1,12 @@
 //! What the operator decides about a device, and what the driver reads of it.
 
 use bdev::{BdevInfo, Features};
+use reactor::Observer;
 use virtio_spec::blk::{Config, SECTOR_SIZE, feature};
 use virtio_spec::feature::{RING_PACKED, VERSION_1};
 use zerocopy::IntoBytes;
 
+use super::events::BlkEvent;
 use crate::queue::RING_FEATURES;
 
 /// Queues at most.
@@ -40,6 +42,8 @@ pub struct BlkConfig {
     pub packed: bool,
     /// Interrupt coalescing at the start.
     pub coalescing: Coalescing,
+    /// Who hears of what happens to it.
+    pub events: Observer<BlkEvent>,
 }
 
 impl Default for BlkConfig {
@@ -52,6 +56,7 @@ impl Default for BlkConfig {
             readonly: false,
             packed: false,
             coalescing: Coalescing::default(),
+            events: Observer::default(),
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bdev::SharedBdev;
+use bdev::{IoStatus, SharedBdev};
 use guest_memory::DmaMap;
 use reactor::Ack;
 
@@ -47,6 +47,13 @@ pub(crate) enum FromWorker {
     Stopped { index: u16, state: RingState },
     /// The driver broke the rules (`None`: its memory is gone).
     Broken { index: Option<u16>, cause: String },
+    /// A disk failed a request, with so many others not told of since the last one that was.
+    DiskError {
+        bdev: String,
+        sector: u64,
+        cause: IoStatus,
+        suppressed: u64,
+    },
     /// The worker and all that it held are gone.
     Gone { worker: usize },
 }

@@ -190,6 +190,7 @@ impl Function for VirtioPci {
         match kind {
             ResetKind::Device => self.step(cx, Event::Reset),
             ResetKind::ClientGone | ResetKind::Removed => {
+                self.device.client_gone();
                 // First the memory: the reset's end means that nobody holds any.
                 self.map_changed(cx, &DmaMap::empty());
                 self.step(cx, Event::ClientGone);

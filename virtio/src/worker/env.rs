@@ -37,6 +37,9 @@ impl Env {
             IoStatus::Unsupported => S_UNSUPP,
             _ => S_IOERR,
         };
+        if cause.is_disk_error() {
+            self.tell_of_disk(request, cause);
+        }
         // What the driver should not have asked for is no trouble of the disk.
         if !matches!(
             cause,
@@ -54,6 +57,19 @@ impl Env {
             );
         }
         status
+    }
+
+    fn tell_of_disk(&mut self, request: &Request, cause: IoStatus) {
+        let Some(suppressed) = self.report.disk_errors.admit() else {
+            return;
+        };
+        let disk = self.disks.get(request.disk);
+        self.report.tell(FromWorker::DiskError {
+            bdev: disk.map(|disk| disk.name()).unwrap_or_default(),
+            sector: request.sector,
+            cause,
+            suppressed,
+        });
     }
 
     /// A request's memory cannot be reached.
@@ -75,6 +91,8 @@ pub(super) struct Report {
     pub(super) outbox: Sender<FromWorker>,
     pub(super) home: ReactorHandle,
     pub(super) limit: LogLimit,
+    /// Of disks' errors, so that a driver's mistakes do not hide them.
+    pub(super) disk_errors: LogLimit,
 }
 
 impl Report {

@@ -20,6 +20,7 @@ use crate::cli::{DEFAULT_RPC_SOCKET, ServeArgs};
 use crate::control::{Control, Helpers, Message, Methods, Parts};
 use crate::cpumask::CpuMask;
 use crate::logging::{Level, Logging};
+use crate::metrics::Listener;
 use crate::replay::Replay;
 use crate::state::{Saved, Store};
 use crate::virtio_blk::BasePath;
@@ -56,6 +57,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         .clone()
         .unwrap_or_else(|| PathBuf::from(DEFAULT_RPC_SOCKET));
     let servers = sockets::bind(args, &socket)?;
+    let metrics = args.metrics.as_ref().map(Listener::bind).transpose()?;
     let quick = quick::Quick::prepare(args)?;
     let place = quick.as_ref().and_then(quick::Quick::vhost_dir);
     let sockets = BasePath::new(place.or(args.vhost_dir.as_deref()))
@@ -65,6 +67,10 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let (inbox, messages) = unbounded();
     listen_for_signals(inbox.clone())?;
     let (reactors, threads) = start_reactors(args, &cpus)?;
+    let metrics_at = metrics
+        .as_ref()
+        .map(|it| format!("Metrics at {}", it.address()));
+    let _metrics = metrics.map(|it| it.start(inbox.clone())).transpose()?;
     let (go, may_go) = bounded(1);
     let replay = Replay {
         config,
@@ -87,6 +93,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             socket.display()
         ),
     }];
+    ready.extend(metrics_at);
     ready.extend(quick.as_ref().map(quick::Quick::advice));
     let parts = Parts {
         inbox,

@@ -23,6 +23,7 @@ mod disks;
 mod events;
 mod logging;
 mod methods;
+mod metrics;
 mod notify;
 mod nvmf;
 mod options;

@@ -54,7 +54,10 @@ pub(super) fn run(args: &EventsArgs) -> anyhow::Result<()> {
     for event in &kept {
         args.print(event);
     }
-    while args.follow {
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
         let Notification { method, params } = client.notification(None)?;
         match method.as_str() {
             "vtarget_event" => args.print(&params),
@@ -67,7 +70,6 @@ pub(super) fn run(args: &EventsArgs) -> anyhow::Result<()> {
             _ => {}
         }
     }
-    Ok(())
 }
 
 impl EventsArgs {

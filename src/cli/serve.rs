@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::metrics::Address;
+
 /// Heading of options that exist so that scripts written for SPDK run unchanged.
 const COMPATIBILITY: &str =
     "Accepted for SPDK's scripts, without effect (no hugepages, no DPDK, no PCI here)";
@@ -133,6 +135,11 @@ pub(crate) struct ServeArgs {
     /// directory unless given)
     #[arg(short = 'S', long = "vhost-dir", value_name = "DIR")]
     pub(crate) vhost_dir: Option<PathBuf>,
+
+    /// Serve metrics for Prometheus over HTTP at /metrics: on this port of the loopback interface (9797 unless given), on an address
+    /// and port, or on unix:PATH
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = "")]
+    pub(crate) metrics: Option<Address>,
 
     /// Write the process id to this file
     #[arg(short = 'f', long, value_name = "PATH")]

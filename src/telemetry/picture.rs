@@ -215,8 +215,11 @@ impl Control {
     }
 }
 
+/// Counters by number.
+type Counts = Vec<(u32, QueueCounters)>;
+
 /// What a controller has counted, by queue and by namespace.
-pub(super) fn counts(answer: &Answer) -> (Vec<(u32, QueueCounters)>, Vec<(u32, QueueCounters)>) {
+pub(super) fn counts(answer: &Answer) -> (Counts, Counts) {
     match answer {
         Answer::Reactor(_) => (Vec::new(), Vec::new()),
         Answer::Nvme(snapshot) => {

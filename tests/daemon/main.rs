@@ -15,6 +15,7 @@ mod framework;
 mod guests;
 mod hostile;
 mod life;
+mod metrics;
 mod nvmf;
 mod nvmf_access;
 mod qos;

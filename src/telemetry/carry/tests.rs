@@ -9,11 +9,14 @@ fn counted(commands: u64, read_bytes: u64) -> QueueCounters {
     }
 }
 
+/// A session, what its queues say, and the sum.
+type Step<'a> = (u64, &'a [(u32, u64)], u64);
+
 #[test]
 fn sums_never_go_back() {
     let mut carry = Carry::default();
     // A guest with two queues; one goes on, one is deleted, one is made again; then another guest.
-    let steps: [(u64, &[(u32, u64)], u64); 7] = [
+    let steps: [Step<'_>; 7] = [
         (1, &[(0, 5), (1, 10)], 15),
         (1, &[(0, 6), (1, 10)], 16),
         (1, &[(0, 6)], 16),

@@ -11,7 +11,7 @@ use rpc::RpcError;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Disk, Disks, Kind};
+use super::{Claim, Disk, Disks, Kind};
 
 /// Numbers requests over the daemon's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -358,7 +358,16 @@ impl Disks {
             disks.any(|disk| Some(disk.name.as_str()) == name || Some(disk.uuid) == uuid)
         };
         let absent = self.layers.iter().filter(|it| !said.contains(&it.id));
-        let absent = absent.filter(|layer| !is_taken(layer));
+        // One that could not be made when its base came could not be asked for over that base either.
+        let can_wait = |layer: &&Layer| match self.find(&layer.base) {
+            Err(_) => true,
+            Ok(base) if matches!(base.claim, Some(Claim::Module { .. })) => false,
+            Ok(base) => layer
+                .recipe
+                .build(&base.bdev)
+                .is_ok_and(|made| made.is_empty()),
+        };
+        let absent = absent.filter(|layer| !is_taken(layer) && can_wait(layer));
         calls.extend(absent.flat_map(|it| it.calls(None)));
         calls
     }

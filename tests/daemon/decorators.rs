@@ -164,7 +164,7 @@ fn what_is_refused_says_who_has_the_base() {
         "bdev_error_create",
         json!({}),
         -32603,
-        "spdk_json_decode_object failed",
+        "Invalid parameters",
     );
     daemon.refused(
         "bdev_error_delete",

@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 
 use crate::disks::Disks;
 use crate::events::Events;
+use crate::examine::Examination;
 use crate::logging::Logging;
 use crate::notify::Notify;
 use crate::nvmf::{ListenerId, Nvmf};
@@ -117,6 +118,7 @@ pub(crate) struct Control {
     pub(crate) logging: Logging,
     pub(crate) reactors: Vec<ReactorHandle>,
     pub(crate) disks: Disks,
+    pub(crate) examination: Examination,
     pub(crate) nvmf: Nvmf,
     pub(crate) blk: VirtioBlk,
     pub(crate) options: Options,
@@ -144,6 +146,7 @@ impl Control {
             logging: parts.logging,
             reactors: parts.reactors,
             disks: Disks::default(),
+            examination: Examination::default(),
             nvmf: Nvmf::default(),
             blk: VirtioBlk::new(parts.sockets),
             options: Options::default(),

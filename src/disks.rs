@@ -26,6 +26,7 @@ pub(crate) enum Kind {
     Error,
     Delay,
     Split,
+    Gpt,
 }
 
 impl Kind {

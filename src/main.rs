@@ -21,6 +21,7 @@ mod cpumask;
 mod daemon;
 mod disks;
 mod events;
+mod examine;
 mod logging;
 mod methods;
 mod metrics;

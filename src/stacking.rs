@@ -100,7 +100,7 @@ impl Control {
     }
 
     /// Adds decorators, all or none, and claims their base for them.
-    fn stack(
+    pub(crate) fn stack(
         &mut self,
         base: &str,
         module: &'static str,
@@ -134,8 +134,8 @@ impl Control {
         Ok(names)
     }
 
-    /// A disk has appeared: makes what waits for it.
-    pub(crate) fn examine(&mut self, name: &str) {
+    /// Makes what waits for a disk that has appeared.
+    pub(crate) fn build_waiting(&mut self, name: &str) {
         for id in self.disks.layers_for(name) {
             if let Err(error) = self.build_layer(id) {
                 tracing::warn!(
@@ -167,10 +167,14 @@ impl Control {
                 nqns.insert(nqn.clone());
             }
         }
+        let gone: Vec<String> = leaving.iter().map(|disk| disk.name.clone()).collect();
         let bdevs: Vec<SharedBdev> = leaving.iter().map(|disk| Arc::clone(&disk.bdev)).collect();
         let close = move |control: &mut Control, responder| control.close_disks(leaving, responder);
         let late = still_draining(&what);
         let ack = self.wait(Some(responder), DRAIN_TIMEOUT, late, close);
+        for name in gone {
+            self.examination.hurry(&name, &ack);
+        }
         for nqn in nqns {
             self.publish_namespaces_until(&nqn, ack.clone());
         }

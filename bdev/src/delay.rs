@@ -226,7 +226,7 @@ impl DelayChannel {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let rare = self.random % 100 == 0;
+        let rare = self.random.is_multiple_of(100);
         self.settings.get(if rare { p99 } else { average })
     }
 

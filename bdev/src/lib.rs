@@ -26,7 +26,9 @@
 //!
 //! `unsafe` is denied but for one call of `statx`, which no safe wrapper makes ([`uring`] asks for the alignment of direct I/O).
 //!
-//! What it does not do: no partitions, volumes or caches; no policy about who may open what beyond the write claim of
+//! [`gpt`] says where partitions are, [`peek`] reads the blocks that say so.
+//!
+//! What it does not do: no volumes or caches; no policy about who may open what beyond the write claim of
 //! [`Bdev`]; no knowledge of any device that stands above.
 #![deny(unsafe_code)]
 
@@ -36,6 +38,7 @@ mod counted;
 pub mod delay;
 mod disk;
 pub mod error;
+pub mod gpt;
 mod histogram;
 mod io;
 mod limit;
@@ -44,6 +47,7 @@ pub mod null;
 mod over;
 pub mod part;
 pub mod passthru;
+pub mod peek;
 mod stats;
 #[cfg(test)]
 mod suites;

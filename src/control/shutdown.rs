@@ -56,6 +56,7 @@ impl Control {
     pub(crate) fn close_rpc(&mut self) {
         // Calls that wait for what will not come are answered now, or the socket would wait for them.
         self.disks.abandon();
+        self.examination.abandon();
         self.init.waiting.clear();
         self.waits.abandon();
         self.gathering.abandon();

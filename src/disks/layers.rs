@@ -347,6 +347,8 @@ impl Disks {
                     );
                     said.push(id);
                 }
+                // Found again by itself.
+                None if disk.kind == Kind::Gpt => {}
                 None => calls.push(disk.to_call()),
             }
             calls.extend(disk.settings());

@@ -21,11 +21,7 @@ const EXAMINE: DecodeStyle = DecodeStyle {
 pub(super) fn register(table: &mut Table) -> Result<(), RegistryError> {
     table
         .deferred("bdev_get_bdevs", When::Runtime, get_bdevs)?
-        .method("bdev_wait_for_examine", When::Runtime, |_, params| {
-            // Nothing here looks for partitions or volumes on a disk.
-            params.expect_none()?;
-            done()
-        })?
+        .deferred("bdev_wait_for_examine", When::Runtime, wait_for_examine)?
         .method("bdev_examine", When::Runtime, examine)?
         .method("bdev_set_options", When::Startup, set_options)?;
     Ok(())
@@ -163,6 +159,14 @@ fn driver_specific(disk: &Disk) -> Value {
         Kind::Error => json!({ "error_disk": values }),
         Kind::Delay => json!({ "delay": values }),
         Kind::Split => json!({ "split": values }),
+        Kind::Gpt => json!({ "gpt": values }),
+    }
+}
+
+fn wait_for_examine(control: &mut Control, params: Params, responder: Responder) {
+    match params.expect_none() {
+        Ok(()) => control.examination.when_done(responder),
+        Err(error) => responder.err(error),
     }
 }
 
@@ -197,6 +201,9 @@ struct SetOptions {
     iobuf_small_cache_size: u32,
     #[serde(default = "large_cache_size")]
     iobuf_large_cache_size: u32,
+    /// Ours: look for partitions. Where guests may write tables that are for us to read, an operator may not want that.
+    #[serde(default = "yes")]
+    vtarget_examine_gpt: bool,
 }
 
 fn io_pool_size() -> u32 {
@@ -239,5 +246,8 @@ fn set_options(control: &mut Control, params: Params) -> Result<Value, RpcError>
         "iobuf_small_cache_size": options.iobuf_small_cache_size,
         "iobuf_large_cache_size": options.iobuf_large_cache_size,
     });
+    if !options.vtarget_examine_gpt {
+        control.options.bdev["vtarget_examine_gpt"] = false.into();
+    }
     done()
 }

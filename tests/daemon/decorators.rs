@@ -160,12 +160,7 @@ fn what_is_refused_says_who_has_the_base() {
         -1,
         "bdev `P`",
     );
-    daemon.refused(
-        "bdev_error_create",
-        json!({}),
-        -32603,
-        "Invalid parameters",
-    );
+    daemon.refused("bdev_error_create", json!({}), -32603, "Invalid parameters");
     daemon.refused(
         "bdev_error_delete",
         json!({"name": "P"}),
@@ -494,5 +489,120 @@ fn nothing_is_examined_where_that_is_off() {
         "spdk_json_decode_object failed",
     );
     assert_eq!(daemon.ok("bdev_wait_for_examine", Value::Null), true);
+    daemon.stop();
+}
+
+/// CRC-32 as partition tables have it.
+fn crc(data: &[u8]) -> [u8; 4] {
+    let sum = data.iter().fold(u32::MAX, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
+            (sum >> 1) ^ (0xedb8_8320 * (sum & 1))
+        })
+    });
+    (!sum).to_le_bytes()
+}
+
+/// An image of 8 MiB with one partition of SPDK's type, blocks 2048 to 4095; its first table copy may be damaged.
+fn partitioned(place: &std::path::Path, name: &str, damaged: bool) -> std::path::PathBuf {
+    let last = (8 << 20) / 512 - 1_u64;
+    let mut array = [0; 128 * 128];
+    // 6527994e-2c5a-4eec-9613-8f5944074e8b: the first three fields in little-endian order.
+    let kind = [
+        0x4e, 0x99, 0x27, 0x65, 0x5a, 0x2c, 0xec, 0x4e, 0x96, 0x13, 0x8f, 0x59, 0x44, 0x07, 0x4e,
+        0x8b,
+    ];
+    array[..16].copy_from_slice(&kind);
+    array[16..32].fill(0x11);
+    array[32..40].copy_from_slice(&2048u64.to_le_bytes());
+    array[40..48].copy_from_slice(&4095u64.to_le_bytes());
+    array[56] = b'x';
+    let header = |here: u64, entries: u64| {
+        let mut header = [0; 512];
+        header[..8].copy_from_slice(b"EFI PART");
+        header[12] = 92;
+        header[24..32].copy_from_slice(&here.to_le_bytes());
+        header[40..48].copy_from_slice(&34u64.to_le_bytes());
+        header[48..56].copy_from_slice(&(last - 33).to_le_bytes());
+        header[72..80].copy_from_slice(&entries.to_le_bytes());
+        header[80] = 128;
+        header[84] = 128;
+        header[88..92].copy_from_slice(&crc(&array));
+        let sum = crc(&header[..92]);
+        header[16..20].copy_from_slice(&sum);
+        header
+    };
+    let mut image = vec![0; 8 << 20];
+    image[446 + 4] = 0xee;
+    image[446 + 8] = 1;
+    image[510..512].copy_from_slice(&[0x55, 0xaa]);
+    image[512..1024].copy_from_slice(&header(1, 2));
+    image[1024..][..array.len()].copy_from_slice(&array);
+    let at = last as usize * 512;
+    image[at..].copy_from_slice(&header(last, last - 32));
+    image[at - array.len()..at].copy_from_slice(&array);
+    if damaged {
+        image[1024] ^= 1;
+    }
+    let path = place.join(name);
+    std::fs::write(&path, image).expect("an image");
+    path
+}
+
+#[test]
+fn partitions_appear_and_go_with_their_disk() {
+    let place = directory();
+    for damaged in [false, true] {
+        let path = partitioned(place.path(), "disk.img", damaged);
+        let mut daemon = Daemon::start(place.path(), &[]);
+        let uring = json!({"name": "u", "filename": path, "block_size": 512});
+        daemon.ok("bdev_uring_create", uring.clone());
+        assert_eq!(daemon.ok("bdev_wait_for_examine", Value::Null), true);
+        assert_eq!(names(&mut daemon), ["u", "up1"]);
+        let shown = disk(&mut daemon, "up1");
+        assert_eq!(shown["product_name"], "GPT Disk");
+        assert_eq!(shown["num_blocks"], 2048);
+        assert_eq!(shown["uuid"], "11111111-1111-1111-1111-111111111111");
+        let gpt = json!({
+            "base_bdev": "u", "offset_blocks": 2048,
+            "partition_table_guid": "00000000-0000-0000-0000-000000000000",
+            "partition_type_guid": "6527994e-2c5a-4eec-9613-8f5944074e8b",
+            "unique_partition_guid": "11111111-1111-1111-1111-111111111111",
+            "partition_name": "x",
+        });
+        assert_eq!(shown["driver_specific"], json!({ "gpt": gpt }));
+        assert_eq!(disk(&mut daemon, "u")["claim_type"], "exclusive_write");
+        let base = json!({"name": "P", "base_bdev_name": "u"});
+        daemon.refused("bdev_passthru_create", base, -1, "bdev `up1` (module gpt)");
+        passthru(&mut daemon, "P", "up1");
+        // A copy of the image is another disk.
+        let copy = partitioned(place.path(), "copy.img", false);
+        let second = json!({"name": "v", "filename": copy, "block_size": 512});
+        daemon.ok("bdev_uring_create", second);
+        daemon.ok("bdev_wait_for_examine", Value::Null);
+        assert_eq!(names(&mut daemon), ["u", "up1", "P", "v", "vp1"]);
+        assert_eq!(daemon.ok("bdev_uring_delete", json!({"name": "u"})), true);
+        assert_eq!(names(&mut daemon), ["v", "vp1"]);
+        // Partitions are found again, so nothing of them is saved; what stands on one waits for it.
+        daemon.ok("bdev_uring_create", uring);
+        daemon.ok("bdev_wait_for_examine", Value::Null);
+        assert_eq!(names(&mut daemon), ["v", "vp1", "u", "up1", "P"]);
+        let saved = daemon.save_config();
+        daemon.stop();
+        let config = place.path().join("saved.json");
+        std::fs::write(&config, saved.to_string()).expect("a file");
+        let mut daemon = Daemon::start(place.path(), &["-c", config.to_str().expect("text")]);
+        let mut found = names(&mut daemon);
+        found.sort();
+        assert_eq!(found, ["P", "u", "up1", "v", "vp1"]);
+        daemon.stop();
+    }
+    let path = partitioned(place.path(), "disk.img", false);
+    let mut daemon = Daemon::start(place.path(), &["--wait-for-rpc"]);
+    daemon.ok("bdev_set_options", json!({"vtarget_examine_gpt": false}));
+    daemon.ok("framework_start_init", Value::Null);
+    let uring = json!({"name": "u", "filename": path, "block_size": 512});
+    daemon.ok("bdev_uring_create", uring);
+    daemon.ok("bdev_wait_for_examine", Value::Null);
+    assert_eq!(names(&mut daemon), ["u"]);
     daemon.stop();
 }

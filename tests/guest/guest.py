@@ -41,7 +41,7 @@ MONITOR_TIMEOUT = 10.0
 FATAL = re.compile(r"Kernel panic|KVM internal error|Assertion .* failed|error while loading shared")
 # The kernel is displeased with its disk or itself. A case that provokes some of these says so (`tolerate`).
 TROUBLE = re.compile(
-    r"nvme\S*: .*(timeout|timed out|controller is down|not ready|probe failure|[Aa]bort|I/O Error|resetting)"
+    r"nvme\S*: (?!Shutdown timeout set).*(timeout|timed out|controller is down|not ready|probe failure|[Aa]bort|I/O Error|resetting)"
     r"|virtio\S*: .*(failed|not a head|out of range|error|[Bb]roken|reset)"
     r"|I/O error|critical \S+ error|EXT4-fs (error|warning)|Oops|BUG: (?!soft lockup)|WARNING: |blocked for more than"
 )

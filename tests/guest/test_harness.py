@@ -81,6 +81,7 @@ class ConsoleTest(unittest.TestCase):
     def test_what_is_not(self) -> None:
         for line in (
             "[    4.2] nvme nvme0: pci function 0000:00:03.0",
+            "[    4.2] nvme nvme0: Shutdown timeout set to 15 seconds",
             "[    4.3] nvme nvme0: 1/0/0 default/read/poll queues",
             "[   90.0] watchdog: BUG: soft lockup - CPU#0 stuck for 26s!",
             "[    3.0] virtio_blk virtio0: 1/0/0 default/read/poll queues",

@@ -9,8 +9,8 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arbitrary::Unstructured;
@@ -21,12 +21,6 @@ use crate::Seed;
 
 /// Only a server that hangs takes as long.
 const PATIENCE: Duration = Duration::from_secs(8);
-
-/// One server for all inputs: what one client leaves behind is there for the next.
-struct Target {
-    path: PathBuf,
-    _server: ServerHandle,
-}
 
 fn echo(_: &mut (), params: Params) -> Result<Value, RpcError> {
     Ok(params.value().cloned().unwrap_or(Value::Null))
@@ -58,21 +52,16 @@ fn registry() -> Registry<()> {
     registry
 }
 
-fn target() -> &'static Target {
-    static TARGET: OnceLock<Target> = OnceLock::new();
-    TARGET.get_or_init(|| {
-        let path = PathBuf::from(format!("/tmp/vtarget-fuzz-rpc-{}.sock", std::process::id()));
-        let mut options = ServerOptions::new(&path);
-        options.access = Access::ReadOnly;
-        let server = Server::bind(options).expect("a socket");
-        let registry = registry();
-        let server =
-            server.start(move |request| registry.dispatch(&mut (), State::Runtime, request));
-        Target {
-            path,
-            _server: server.expect("a thread"),
-        }
-    })
+/// A server of its own for each input; its files go with it.
+fn start() -> ServerHandle {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let mut options = ServerOptions::new(format!("/tmp/vtarget-fuzz-rpc-{process}-{number}.sock"));
+    options.access = Access::ReadOnly;
+    let server = Server::bind(options).expect("a socket");
+    let registry = registry();
+    let server = server.start(move |request| registry.dispatch(&mut (), State::Runtime, request));
+    server.expect("a thread")
 }
 
 fn connect(path: &Path) -> UnixStream {
@@ -159,7 +148,8 @@ pub fn run(data: &[u8]) {
     let rest = rest.get(..rest.len().min(16 << 10)).unwrap_or_default();
     let streams: Vec<&[u8]> = rest.chunks(rest.len().div_ceil(clients).max(1)).collect();
 
-    let path = &target().path;
+    let server = start();
+    let path = server.path();
     let mut sockets: Vec<UnixStream> = streams.iter().map(|_| connect(path)).collect();
     let mut left = streams.clone();
     let mut turn = 0;

@@ -4,9 +4,9 @@
 //!
 //! | injection | what becomes of a request |
 //! | --- | --- |
-//! | failure | [`IoStatus::Failed`] with `EIO`, and the base sees nothing of it |
-//! | NVMe failure | [`IoStatus::Nvme`], likewise |
-//! | pending | held until [`ErrorDisk::resume`] (then it starts anew), or until its user wants it to end ([`IoStatus::Aborted`]) |
+//! | failure | [`Failed`](crate::IoStatus::Failed) with `EIO`, and the base sees nothing of it |
+//! | NVMe failure | [`Nvme`](crate::IoStatus::Nvme), likewise |
+//! | pending | held until [`ErrorDisk::resume`] (then it starts anew), or until its user wants it to end ([`Aborted`](crate::IoStatus::Aborted)) |
 //! | no memory | refused for now, and tried again until the count is used up: the user sees a full disk, or a slow one |
 //! | corrupt data | one byte changed: of a read's data on its way up, of a write's copy on its way down |
 

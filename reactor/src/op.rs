@@ -106,7 +106,7 @@ pub enum Op {
     /// Nothing, until a time has come: what holds a request back on purpose (a rate limit, a delay) lets it end like any
     /// other, by a completion with its tag. The kernel never sees it.
     Wait {
-        /// When it ends, in ticks ([`crate::ticks`]); a time that has passed is the next pass.
+        /// When it ends, in ticks ([`crate::ticks()`]); a time that has passed is the next pass.
         until: u64,
     },
 }

@@ -36,6 +36,8 @@ pub(crate) enum Recipe {
     Split {
         count: u32,
         size_mb: u64,
+        /// Blocks of each part, where they are known: goes before `size_mb`.
+        num_blocks: Option<u64>,
     },
 }
 
@@ -153,8 +155,15 @@ impl Recipe {
                     knob: Knob::Delay(disk),
                 }]
             }
-            Self::Split { count, size_mb } => {
-                let size = blocks_of(*size_mb, base.info().block_size)?;
+            Self::Split {
+                count,
+                size_mb,
+                num_blocks,
+            } => {
+                let size = match num_blocks {
+                    Some(blocks) => *blocks,
+                    None => blocks_of(*size_mb, base.info().block_size)?,
+                };
                 let parts = bdev::part::split(base, *count, size)?;
                 parts.into_iter().map(Made::from).collect()
             }
@@ -215,8 +224,17 @@ impl Layer {
                 "avg_write_latency": latencies.avg_write,
                 "p99_write_latency": latencies.p99_write.max(latencies.avg_write),
             }),
-            Recipe::Split { count, size_mb } => {
-                json!({"base_bdev": self.base, "split_count": count, "split_size_mb": size_mb})
+            Recipe::Split {
+                count,
+                size_mb,
+                num_blocks,
+            } => {
+                let mut params =
+                    json!({"base_bdev": self.base, "split_count": count, "split_size_mb": size_mb});
+                if let Some(blocks) = num_blocks {
+                    params["num_blocks"] = (*blocks).into();
+                }
+                params
             }
         };
         let (_, chosen) = self.recipe.chosen();
@@ -332,6 +350,30 @@ impl Disks {
         waiting.map(|it| it.id).collect()
     }
 
+    /// The parts of a split stay where they are when their base grows; asked for again as they were, they would be cut anew and a
+    /// guest find another's data. So the call says what they are, where the same request would make others now.
+    fn pin_parts(&self, id: LayerId, part: &Disk, calls: &mut [Value]) {
+        let Some(layer) = self.layer(id) else { return };
+        let (Recipe::Split { count, .. }, Ok(base)) = (&layer.recipe, self.find(&layer.base))
+        else {
+            return;
+        };
+        let made = self.disks.iter().filter(|it| it.layer == Some(id)).count();
+        let blocks = part.bdev.info().num_blocks;
+        let again = layer.recipe.build(&base.bdev).unwrap_or_default();
+        let same = again.first().map(|first| first.bdev.info().num_blocks) == Some(blocks);
+        let Some(params) = calls.first_mut().and_then(|call| call.get_mut("params")) else {
+            return;
+        };
+        if !same {
+            params["num_blocks"] = blocks.into();
+        }
+        let room = base.bdev.info().num_blocks.checked_div(blocks).unwrap_or(0);
+        if made as u64 != u64::from(*count).min(room) {
+            params["split_count"] = made.into();
+        }
+    }
+
     /// The calls that make everything again, each base before what stands on it; what has no base yet comes last.
     pub(crate) fn calls(&self) -> Vec<Value> {
         let mut calls = Vec::new();
@@ -340,11 +382,10 @@ impl Disks {
             match disk.layer {
                 Some(id) if said.contains(&id) => {}
                 Some(id) => {
-                    calls.extend(
-                        self.layer(id)
-                            .into_iter()
-                            .flat_map(|it| it.calls(Some(disk))),
-                    );
+                    let asked = self.layer(id).map(|it| it.calls(Some(disk)));
+                    let mut asked = asked.unwrap_or_default();
+                    self.pin_parts(id, disk, &mut asked);
+                    calls.extend(asked);
                     said.push(id);
                 }
                 // Found again by itself.

@@ -25,6 +25,8 @@ struct Create {
     /// MiB; 0 for equal shares of the whole.
     #[serde(default)]
     split_size_mb: u64,
+    /// Blocks of each, instead: what no number of MiB says.
+    num_blocks: Option<u64>,
 }
 
 fn create(control: &mut Control, params: Params) -> Result<Value, RpcError> {
@@ -33,6 +35,7 @@ fn create(control: &mut Control, params: Params) -> Result<Value, RpcError> {
     let recipe = Recipe::Split {
         count,
         size_mb: wanted.split_size_mb,
+        num_blocks: wanted.num_blocks,
     };
     let names = control.add_layer(base, recipe).map_err(|error| {
         let text = format!(

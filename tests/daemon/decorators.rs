@@ -406,6 +406,26 @@ fn a_base_may_come_later() {
 }
 
 #[test]
+fn parts_stay_where_they_are_when_their_base_has_grown() {
+    let place = directory();
+    let mut daemon = Daemon::start(place.path(), &[]);
+    let base = json!({"name": "N", "block_size": 512, "num_blocks": 40_000});
+    daemon.ok("bdev_null_create", base);
+    let split = json!({"base_bdev": "N", "split_count": 3});
+    daemon.ok("bdev_split_create", split);
+    daemon.ok("bdev_null_resize", json!({"name": "N", "new_size": 40}));
+    let shown = daemon.ok("bdev_get_bdevs", Value::Null);
+    let saved = daemon.save_config();
+    daemon.stop();
+    let path = place.path().join("saved.json");
+    std::fs::write(&path, saved.to_string()).expect("a file");
+    let mut daemon = Daemon::start(place.path(), &["-c", path.to_str().expect("text")]);
+    assert_eq!(daemon.ok("bdev_get_bdevs", Value::Null), shown);
+    assert_eq!(daemon.save_config(), saved);
+    daemon.stop();
+}
+
+#[test]
 fn towers_come_back() {
     let place = directory();
     let mut daemon = Daemon::start(place.path(), &[]);

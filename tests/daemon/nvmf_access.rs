@@ -317,7 +317,10 @@ fn a_namespace_is_shown_to_the_hosts_that_were_named() {
         (vec![1], vec![1, 2])
     );
     assert_eq!(read(&named.0, &mut named.1, 2, 0), Status::SUCCESS);
-    assert_eq!(saved_calls(&mut daemon, "nvmf_ns_add_host"), [host.clone()]);
+    assert_eq!(
+        saved_calls(&mut daemon, "nvmf_ns_add_host"),
+        std::slice::from_ref(&host)
+    );
 
     request_event(&mut named.0);
     assert_eq!(daemon.ok("nvmf_ns_remove_host", host), true);

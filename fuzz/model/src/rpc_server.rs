@@ -4,7 +4,7 @@
 //! the streams, cut into as many equal parts as there are clients. Clients send one piece each in turn, close their sending side
 //! and read to the end.
 //!
-//! What each of them reads must be what it reads when it sends its stream at once and alone.
+//! What each of them reads must be what it reads when it sends its stream at once and alone, in whatever order.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -105,11 +105,12 @@ fn receive(mut stream: UnixStream) -> Vec<Value> {
     }) {
         check(reply);
     }
-    // Notifications end with the client's sending, which may be before they are written.
-    let replies = replies.into_iter();
+    // Notifications end with the client's sending, which may be before they are written. What is refused at once may overtake
+    // what a method answers.
+    let mut replies = replies;
+    replies.retain(|reply| reply.get("method").is_none());
+    replies.sort_by_cached_key(Value::to_string);
     replies
-        .filter(|reply| reply.get("method").is_none())
-        .collect()
 }
 
 /// JSON-RPC 2.0 section 5: a result or an error, and an id; or a notification of ours.

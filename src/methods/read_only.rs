@@ -50,7 +50,6 @@ const METHODS: &[&str] = &[
     "virtio_blk_get_transports",
     "vtarget_get_telemetry",
     "vtarget_subscribe",
-    "vtarget_get_telemetry",
 ];
 
 pub(super) fn mark(table: &mut Table) -> Result<(), RegistryError> {

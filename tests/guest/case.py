@@ -170,9 +170,10 @@ class Environment:
         return self._target
 
     def stop_daemon(self) -> None:
-        """Ends the daemon in order and checks that it does. Done for every case after it has passed."""
+        """Ends the daemon in order and checks that it does. Done for every case after it has passed, if it has not been done."""
         if self._target is not None:
             self._target.stop()
+            self._target = None
 
     def disk(
         self,

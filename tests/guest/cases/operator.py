@@ -208,6 +208,7 @@ def layers(environment: Environment) -> str:
     daemon = environment.daemon()
     check(daemon.call("bdev_split_create", base_bdev=whole.name, split_count=2) == ["wholep0", "wholep1"], "the halves have other names")
     daemon.call("bdev_passthru_create", name="over", base_bdev_name=under.name)
+    daemon.call("bdev_wait_for_examine")
     shown = {disk["name"]: disk for disk in daemon.call("bdev_get_bdevs")}
     check({"tablep1", "tablep2"} <= set(shown), f"no partitions were found: {sorted(shown)}")
     names = ("tablep1", "tablep2", "wholep0", "wholep1", "over")
